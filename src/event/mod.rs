@@ -1,0 +1,5 @@
+//! The event: its envelope, how it is read and written, what selects it. Values and pure rules.
+
+pub mod envelope;
+pub mod parse;
+pub mod render;
