@@ -4,6 +4,8 @@
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
 //! - [`event`]: the envelope, how it is read, rendered, filtered and signed
+//! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 
 pub mod event;
 pub mod ground;
+pub mod store;
