@@ -3,9 +3,19 @@
 //! The map, from the ground up; a room uses only what stands above it here.
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
-//! - [`event`]: the envelope, how it is read, rendered, filtered and signed
+//! - [`event`]: the envelope, how it is read, rendered and filtered
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
+//! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
+//! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
+//! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
+//! - [`router`]: the reader of the tail and its index of subscriptions
+//! - [`webhook`]: signing and calling the endpoints of customers
 
 pub mod event;
 pub mod ground;
+pub mod inbox;
+pub mod outbox;
+pub mod router;
 pub mod store;
+pub mod supervise;
+pub mod webhook;

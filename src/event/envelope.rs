@@ -22,7 +22,7 @@ pub struct Span {
 
 /// The fields of an envelope, with the defaults filled in. Part of the stored record: a change of its fields is a new
 /// record version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventMeta {
     /// Given by the producer, or a `UUIDv7` made here. Unique within the org for the whole retention.
     pub id: String,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::envelope::{Event, EventMeta, Span};
+use super::json::members;
 
 /// Appends `"name":` to an object that is open in `out`.
 fn name(out: &mut Vec<u8>, name: &str) {
@@ -106,32 +107,61 @@ pub fn standard(event: &Event) -> Bytes {
     Bytes::from(out)
 }
 
+/// What the hub adds to an envelope, beside `seq` and `received_at`, when the producer left it out or wrote `null`.
+const DEFAULTED: [&str; 4] = ["id", "org", "occurred_at", "ordering_key"];
+
 /// The envelope as it stands in the log: the producer's object, key order and number text kept, with what the hub set
 /// appended. The object is left open at the end (no closing brace), so that a caller can add members.
 #[must_use]
 pub fn envelope_open(event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(event.body.len() + 256);
-    let inner = event.body.strip_suffix(b"}").unwrap_or(&event.body);
-    out.extend_from_slice(inner.trim_ascii_end());
-    if out.is_empty() {
-        out.push(b'{');
+    let body = event.body.as_ref();
+    let mut given = [false; DEFAULTED.len()];
+    let mut nulls = false;
+    for member in members(body) {
+        if let Some(at) = DEFAULTED.iter().position(|name| name.as_bytes() == member.name.as_ref()) {
+            let null = &body[member.value] == b"null";
+            given[at] = !null;
+            nulls |= null;
+        }
+    }
+    let mut out = Vec::with_capacity(body.len() + 256);
+    if nulls {
+        without_null_defaults(&mut out, body);
+    } else {
+        out.extend_from_slice(body.strip_suffix(b"}").unwrap_or(body).trim_ascii_end());
     }
     number(&mut out, "seq", event.seq.0);
-    text(&mut out, "received_at", &event.received_at.to_rfc3339());
-    let given = |field: &str| super::parse::has_member(&event.body, field);
-    if !given("id") {
+    let received_at = event.received_at.to_rfc3339();
+    text(&mut out, "received_at", &received_at);
+    let [id, org, occurred_at, ordering_key] = given;
+    if !id {
         text(&mut out, "id", &event.meta.id);
     }
-    if !given("org") {
+    if !org {
         text(&mut out, "org", &event.meta.org);
     }
-    if !given("occurred_at") {
-        text(&mut out, "occurred_at", &event.received_at.to_rfc3339());
+    if !occurred_at {
+        text(&mut out, "occurred_at", &received_at);
     }
-    if !given("ordering_key") {
+    if !ordering_key {
         optional(&mut out, "ordering_key", event.meta.ordering_key.as_deref());
     }
     out
+}
+
+/// Writes the object without those members that the hub is about to add: a name must not stand in it twice.
+fn without_null_defaults(out: &mut Vec<u8>, body: &[u8]) {
+    out.push(b'{');
+    for member in members(body) {
+        let defaulted = DEFAULTED.iter().any(|name| name.as_bytes() == member.name.as_ref());
+        if defaulted && &body[member.value] == b"null" {
+            continue;
+        }
+        if !matches!(out.last(), Some(b'{')) {
+            out.push(b',');
+        }
+        out.extend_from_slice(&body[member.whole]);
+    }
 }
 
 /// The envelope as a whole JSON object.
@@ -140,4 +170,90 @@ pub fn envelope(event: &Event) -> Vec<u8> {
     let mut out = envelope_open(event);
     out.push(b'}');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::parse::{ParseRules, parse_event};
+    use crate::ground::clock::UnixMs;
+    use crate::ground::ids::Seq;
+    use crate::ground::random::SeededRandom;
+
+    fn event(body: &'static str) -> Arc<Event> {
+        let random = SeededRandom::shared(1);
+        let rules = ParseRules {
+            default_org: Some("acme"),
+            confined_to: None,
+            event_bytes_max: 4_096,
+            now: UnixMs(1_795_248_000_123),
+            random: &*random,
+        };
+        let draft = parse_event(&Bytes::from_static(body.as_bytes()), &rules).expect("is taken");
+        Event::new(Seq(9), draft.received_at, draft.meta, draft.body)
+    }
+
+    fn names(object: &[u8]) -> Vec<String> {
+        members(object).map(|member| String::from_utf8_lossy(&member.name).into_owned()).collect()
+    }
+
+    #[test]
+    fn the_envelope_keeps_key_order_number_text_and_spelling() {
+        let event = event(
+            r#" { "data": {"b": 1.10, "a": 12345678901234567890, "c": "\u00e9"},
+                  "type": "a.b", "org": "own", "id": "i-1", "occurred_at": "2026-11-21T09:00:00+01:00" } "#,
+        );
+        let text = String::from_utf8(envelope(&event)).expect("text");
+        let given = r#"{ "data": {"b": 1.10, "a": 12345678901234567890, "c": "\u00e9"},
+                  "type": "a.b", "org": "own", "id": "i-1", "occurred_at": "2026-11-21T09:00:00+01:00""#;
+        let set = r#","seq":9,"received_at":"2026-11-21T08:00:00.123Z"}"#;
+        assert_eq!(text, format!("{given}{set}"));
+    }
+
+    #[test]
+    fn the_envelope_shows_what_the_hub_filled_in_and_no_name_twice() {
+        for body in [
+            r#"{"type":"a.b","aggregate_type":"order","aggregate_id":"7"}"#,
+            r#"{"id":null,"type":"a.b","\u006frg" : null, "aggregate_type":"order","aggregate_id":"7", "occurred_at":null}"#,
+            r#"{"ordering_key":null,"type":"a.b","aggregate_type":"order","aggregate_id":"7","id":null }"#,
+        ] {
+            let event = event(body);
+            let bytes = envelope(&event);
+            let added = ["seq", "received_at", "id", "org", "occurred_at", "ordering_key"];
+            assert_eq!(
+                names(&bytes),
+                [["type", "aggregate_type", "aggregate_id"].as_slice(), &added].concat(),
+                "{body}"
+            );
+            let json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(json["id"], event.meta.id.as_str());
+            assert_eq!(json["org"], "acme");
+            assert_eq!(json["occurred_at"], "2026-11-21T08:00:00.123Z");
+            assert_eq!(json["ordering_key"], "order/7");
+        }
+    }
+
+    #[test]
+    fn a_delivery_starts_with_type_timestamp_and_data_and_keeps_their_text() {
+        let event = event(
+            r#"{"metadata":{"k":1e400},"data":[-0, 9007199254740993],"type":"a.b","id":"q\"\u00e4","schema_version":2,
+                "request_context":{"correlation_id":"c"},"occurred_at":"2026-11-21T09:00:00+01:00","source":null}"#,
+        );
+        let text = String::from_utf8(standard(&event).to_vec()).expect("text");
+        let wanted = concat!(
+            r#"{"type":"a.b","timestamp":"2026-11-21T09:00:00+01:00","data":[-0, 9007199254740993],"id":"q\"ä","#,
+            r#""org":"acme","seq":9,"schema_version":"2","metadata":{"k":1e400},"request_context":{"correlation_id":"c"}}"#
+        );
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_delivery_without_data_says_null() {
+        let text = String::from_utf8(standard(&event(r#"{"type":"a.b","id":"1"}"#)).to_vec()).expect("text");
+        let wanted =
+            r#"{"type":"a.b","timestamp":"2026-11-21T08:00:00.123Z","data":null,"id":"1","org":"acme","seq":9}"#;
+        assert_eq!(text, wanted);
+    }
 }

@@ -1,0 +1,127 @@
+//! What one event costs on its way through the pure rules: read, matched, rendered, signed.
+//! `cargo bench --bench event`.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::event::envelope::{Event, EventMeta};
+use tidegate::event::filter::{EventFilter, TypePattern};
+use tidegate::event::parse::{ParseRules, parse_event, same_json, split_array};
+use tidegate::event::render;
+use tidegate::ground::clock::UnixMs;
+use tidegate::ground::ids::Seq;
+use tidegate::ground::limits;
+use tidegate::ground::random::SystemRandom;
+use tidegate::router::index::SubscriptionIndex;
+use tidegate::webhook::sign::SigningKey;
+
+const NOW: UnixMs = UnixMs(1_795_248_000_123);
+
+/// An order of about 1 KiB, as a shop would send it.
+fn order() -> Bytes {
+    let line = |at: u32| {
+        format!(
+            r#"{{"sku":"SKU-{at:05}","quantity":{},"price":{{"amount":"{at}9.90","currency":"EUR"}},"note":"left at the door"}}"#,
+            at + 1
+        )
+    };
+    let lines: Vec<_> = (0..5).map(line).collect();
+    let body = format!(
+        concat!(
+            r#"{{"id":"0190a3c4-7b1e-7c3a-9f00-5a1b2c3d4e5f","type":"order.created","source":"shop","org":"org-500","#,
+            r#""aggregate_type":"order","aggregate_id":"A-1000234","channel":"web","#,
+            r#""occurred_at":"2026-11-21T08:00:00.000Z","data":{{"customer":{{"id":77123,"name":"Ada Example","#,
+            r#""email":"ada@example.com"}},"lines":[{}],"total":"99.50","open":true}},"#,
+            r#""metadata":{{"region":"eu-central","attempt":1}},"#,
+            r#""request_context":{{"correlation_id":"7f7c0f5e-52fe-4b6f-9d2c-6f3b1f8c1a11","user_id":"u-12"}}}}"#
+        ),
+        lines.join(",")
+    );
+    Bytes::from(body)
+}
+
+fn subscriptions() -> SubscriptionIndex<u32> {
+    let mut index = SubscriptionIndex::new();
+    let types =
+        ["order.created", "order.*", "invoice.*", "invoice.paid", "*", "order.line.*", "stock.low", "a", "b", "c"];
+    for slot in 0..10_000_u32 {
+        let event_type = types[slot as usize % types.len()];
+        let filter = EventFilter {
+            org: Some(format!("org-{}", slot / 10)),
+            event_types: TypePattern::parse(event_type).into_iter().collect(),
+            ..EventFilter::default()
+        };
+        index.insert(slot, &filter);
+    }
+    index
+}
+
+fn parsing(c: &mut Criterion) {
+    let random = SystemRandom::shared();
+    let rules = ParseRules {
+        default_org: None,
+        confined_to: None,
+        event_bytes_max: limits::EVENT_BYTES_MAX,
+        now: NOW,
+        random: &*random,
+    };
+    let body = order();
+    let mut group = c.benchmark_group("parse");
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("order", |b| b.iter(|| parse_event(black_box(&body), &rules)));
+    let spaced = Bytes::from([b" ", body.as_ref()].concat());
+    group.bench_function("same_json", |b| b.iter(|| same_json(black_box(&body), black_box(&spaced))));
+    group.finish();
+    let mut batch = vec![b'['];
+    for at in 0..1_000 {
+        batch.extend_from_slice(if at == 0 { b"" } else { b"," });
+        batch.extend_from_slice(&body);
+    }
+    batch.push(b']');
+    let batch = Bytes::from(batch);
+    let mut group = c.benchmark_group("split");
+    group.throughput(Throughput::Bytes(batch.len() as u64));
+    group.bench_function("batch of 1,000", |b| b.iter(|| split_array(black_box(&batch), 1_000)));
+    group.finish();
+}
+
+fn after_parsing(c: &mut Criterion) {
+    let random = SystemRandom::shared();
+    let rules = ParseRules {
+        default_org: None,
+        confined_to: None,
+        event_bytes_max: limits::EVENT_BYTES_MAX,
+        now: NOW,
+        random: &*random,
+    };
+    let Ok(draft) = parse_event(&order(), &rules) else { return };
+    let index = subscriptions();
+    let mut matched = Vec::new();
+    c.bench_function("match against 10,000 subscriptions of 1,000 orgs", |b| {
+        b.iter(|| {
+            matched.clear();
+            index.matches(black_box(&draft.meta), &mut matched);
+            matched.len()
+        });
+    });
+    let stranger = EventMeta { org: "nobody".to_owned(), ..draft.meta.clone() };
+    c.bench_function("match of an org without subscriptions", |b| {
+        b.iter(|| {
+            matched.clear();
+            index.matches(black_box(&stranger), &mut matched);
+            matched.len()
+        });
+    });
+    let event = Event::new(Seq(1), draft.received_at, draft.meta, draft.body);
+    c.bench_function("render the standard body", |b| b.iter(|| render::standard(black_box(&event))));
+    c.bench_function("render the envelope", |b| b.iter(|| render::envelope(black_box(&event))));
+    let Ok(key) = SigningKey::from_secret(&SigningKey::generate(&*random)) else { return };
+    let body = render::standard(&event);
+    c.bench_function("sign the standard body", |b| {
+        b.iter(|| key.sign(&event.meta.id, NOW.0 / 1_000, black_box(&body)))
+    });
+}
+
+criterion_group!(benches, parsing, after_parsing);
+criterion_main!(benches);

@@ -1,0 +1,270 @@
+//! What selects events for a subscription (WHK-1): the org, the types, and the narrower scopes. A decision names the
+//! clause that made it, so that `explain`, logs and tests tell the same reason.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::envelope::EventMeta;
+use super::parse::check_type_name;
+use crate::ground::error::Problem;
+use crate::ground::limits;
+
+/// Which event types are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TypePattern {
+    /// Every type: `*`.
+    All,
+    /// Every type that has more parts after these: `invoice.*` is `Prefix("invoice")` and means `invoice.paid` and
+    /// `invoice.paid.late`, but not `invoice`.
+    Prefix(String),
+    /// This type alone.
+    Exact(String),
+}
+
+impl TypePattern {
+    /// Reads `*`, `prefix.*` or a type name of at most 255 characters.
+    ///
+    /// # Errors
+    /// `InvalidField` of `event_types` saying which rule is broken.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        const FIELD: &str = "event_types";
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        if text.is_empty() {
+            return Err(Problem::field(FIELD, "no empty pattern", text));
+        }
+        if text.len() > limits::EVENT_TYPE_CHARS_MAX {
+            let limit = format!("at most {} characters a pattern", limits::EVENT_TYPE_CHARS_MAX);
+            return Err(Problem::field(FIELD, limit, text));
+        }
+        let (name, prefix) = match text.strip_suffix(".*") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            return Err(Problem::field(
+                FIELD,
+                "a type, `prefix.*` or `*`: the star stands alone or after the last dot",
+                text,
+            ));
+        }
+        check_type_name(FIELD, name)?;
+        Ok(if prefix { Self::Prefix(name.to_owned()) } else { Self::Exact(name.to_owned()) })
+    }
+
+    /// Whether events of this type are meant.
+    #[must_use]
+    pub fn matches(&self, event_type: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => event_type.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.')),
+            Self::Exact(exact) => exact == event_type,
+        }
+    }
+
+    /// Whether every type that `other` means is meant by this pattern too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, Self::All | Self::Prefix(_) | Self::Exact(_)) => true,
+            (Self::Prefix(mine), Self::Prefix(theirs)) => mine == theirs || self.matches(theirs),
+            (Self::Prefix(_) | Self::Exact(_), Self::Exact(name)) => self.matches(name),
+            (Self::Prefix(_) | Self::Exact(_), Self::All) | (Self::Exact(_), Self::Prefix(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for TypePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Prefix(prefix) => write!(f, "{prefix}.*"),
+            Self::Exact(exact) => f.write_str(exact),
+        }
+    }
+}
+
+impl TryFrom<String> for TypePattern {
+    type Error = Problem;
+
+    fn try_from(text: String) -> Result<Self, Problem> {
+        Self::parse(&text)
+    }
+}
+
+impl From<TypePattern> for String {
+    fn from(pattern: TypePattern) -> Self {
+        pattern.to_string()
+    }
+}
+
+/// Selects events. A clause that is not given does not narrow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// The tenant; none means every org, which only the hub's own consumers may ask for.
+    pub org: Option<String>,
+    /// Any of these types; empty means all.
+    pub event_types: Vec<TypePattern>,
+    /// The channel.
+    pub channel: Option<String>,
+    /// The facility.
+    pub facility: Option<String>,
+    /// The service, which is the event's `source`.
+    pub service: Option<String>,
+}
+
+/// A part of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clause {
+    /// `org`
+    Org,
+    /// `event_types`
+    Type,
+    /// `channel`
+    Channel,
+    /// `facility`
+    Facility,
+    /// `service`
+    Service,
+}
+
+impl Clause {
+    /// The name of the clause, as the filter's field is called.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Org => "org",
+            Self::Type => "event_types",
+            Self::Channel => "channel",
+            Self::Facility => "facility",
+            Self::Service => "service",
+        }
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a filter says of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Every clause holds.
+    Match,
+    /// The first clause that does not hold.
+    NoMatch(Clause),
+}
+
+impl EventFilter {
+    /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service.
+    #[must_use]
+    pub fn decide(&self, meta: &EventMeta) -> Decision {
+        let scope = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        if self.org.as_ref().is_some_and(|org| *org != meta.org) {
+            return Decision::NoMatch(Clause::Org);
+        }
+        if !self.event_types.is_empty() && !self.event_types.iter().any(|pattern| pattern.matches(&meta.event_type)) {
+            return Decision::NoMatch(Clause::Type);
+        }
+        if !scope(&self.channel, &meta.channel) {
+            return Decision::NoMatch(Clause::Channel);
+        }
+        if !scope(&self.facility, &meta.facility) {
+            return Decision::NoMatch(Clause::Facility);
+        }
+        if !scope(&self.service, &meta.source) {
+            return Decision::NoMatch(Clause::Service);
+        }
+        Decision::Match
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(event_type: &str) -> EventMeta {
+        EventMeta {
+            id: "1".to_owned(),
+            event_type: event_type.to_owned(),
+            org: "acme".to_owned(),
+            source: Some("billing".to_owned()),
+            channel: Some("web".to_owned()),
+            ..EventMeta::default()
+        }
+    }
+
+    fn pattern(text: &str) -> TypePattern {
+        TypePattern::parse(text).expect("a pattern")
+    }
+
+    #[test]
+    fn a_prefix_means_what_has_more_parts_and_nothing_else() {
+        let prefix = pattern("invoice.*");
+        assert!(prefix.matches("invoice.paid") && prefix.matches("invoice.paid.late"));
+        assert!(
+            !prefix.matches("invoice") && !prefix.matches("invoices.paid") && !prefix.matches("order.invoice.paid")
+        );
+        assert!(pattern("*").matches("anything"));
+        assert!(pattern("invoice").matches("invoice") && !pattern("invoice").matches("invoice.paid"));
+    }
+
+    #[test]
+    fn a_pattern_survives_the_way_to_text_and_back() {
+        for text in ["*", "invoice.*", "a.b.*", "invoice.paid", "com/acme:x-1"] {
+            assert_eq!(pattern(text).to_string(), text);
+            let json = serde_json::to_string(&pattern(text)).expect("writes");
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<TypePattern>(&json).expect("reads"), pattern(text));
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_is_refused_with_the_rule() {
+        let long = "a".repeat(256);
+        for text in ["", ".*", "*.paid", "inv*", "a.*.b", "**", "a..b", ".a", "a.", "a b", "a..*", "a.*.*", &long] {
+            let problem = TypePattern::parse(text).expect_err("is refused");
+            assert_eq!(problem.field.as_deref(), Some("event_types"), "{text}");
+            assert!(serde_json::from_value::<TypePattern>(text.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn covering_follows_matching() {
+        assert!(pattern("a.*").covers(&pattern("a.b.*")) && pattern("a.*").covers(&pattern("a.b")));
+        assert!(pattern("a.*").covers(&pattern("a.*")) && pattern("*").covers(&pattern("*")));
+        assert!(!pattern("a.*").covers(&pattern("a")) && !pattern("a.*").covers(&pattern("ab.*")));
+        assert!(!pattern("a.b.*").covers(&pattern("a.*")) && !pattern("a.b").covers(&pattern("a.b.*")));
+    }
+
+    #[test]
+    fn a_refusal_names_the_first_clause_that_does_not_hold() {
+        let text = |text: &str| Some(text.to_owned());
+        let all = EventFilter::default();
+        assert_eq!(all.decide(&meta("a")), Decision::Match);
+        let full = EventFilter {
+            org: text("acme"),
+            event_types: vec![pattern("order.*"), pattern("invoice.*")],
+            channel: text("web"),
+            facility: None,
+            service: text("billing"),
+        };
+        let decide = |filter: EventFilter, event_type: &str| filter.decide(&meta(event_type));
+        assert_eq!(decide(full.clone(), "invoice.paid"), Decision::Match);
+        assert_eq!(decide(full.clone(), "invoice"), Decision::NoMatch(Clause::Type));
+        let other_org = EventFilter { org: text("other"), ..full.clone() };
+        assert_eq!(decide(other_org, "nothing"), Decision::NoMatch(Clause::Org));
+        let other_channel = EventFilter { channel: text("shop"), facility: text("x"), ..full.clone() };
+        assert_eq!(decide(other_channel, "invoice.paid"), Decision::NoMatch(Clause::Channel));
+        let facility = EventFilter { facility: text("berlin"), ..full.clone() };
+        assert_eq!(decide(facility, "invoice.paid"), Decision::NoMatch(Clause::Facility));
+        let service = EventFilter { service: text("crm"), ..full };
+        assert_eq!(decide(service, "invoice.paid"), Decision::NoMatch(Clause::Service));
+    }
+}

@@ -1,0 +1,20 @@
+//! The outbox: the way into the log.
+//!
+//! A front door hands [`Append`] to the actor; one writer thread takes what has queued while the last sync ran, commits
+//! it as one group, and only then answers. After the sync the new events are put into the [`Tail`], where the router
+//! finds them without reading the store.
+//!
+//! - `OB-1` A receipt is sent only after the sync of the group that holds the event.
+//! - `OB-2` What waits is bounded in bytes by [`Gate`]; past it the caller is told to come back.
+//! - `OB-3` The tail holds only synced events, in order; where it has a gap, the log is read.
+//!
+//! After a crash: every event with a receipt is in the log; others may be.
+
+mod actor;
+mod gate;
+mod tail;
+mod writer;
+
+pub use actor::{Append, AppendReply, OutboxActor, Retain, SetEnabled};
+pub use gate::{Gate, Permit};
+pub use tail::Tail;

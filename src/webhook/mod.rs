@@ -1,0 +1,3 @@
+//! Webhooks: consumers that are HTTP endpoints.
+
+pub mod sign;
