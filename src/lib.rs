@@ -4,6 +4,8 @@
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
 //! - [`event`]: the envelope, how it is read, rendered, filtered and signed
+//! - [`config`]: settings, their ranges, and where each value came from
 
+pub mod config;
 pub mod event;
 pub mod ground;
