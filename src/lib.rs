@@ -4,8 +4,10 @@
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
 //! - [`event`]: the envelope, how it is read, rendered, filtered and signed
+//! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`config`]: settings, their ranges, and where each value came from
 
 pub mod config;
 pub mod event;
 pub mod ground;
+pub mod store;

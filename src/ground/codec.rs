@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 pub const HEADER_BYTES: usize = 5;
 
 /// Why bytes are not a record.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CodecError {
     /// Fewer bytes than a header.
     #[error("record of {0} bytes is shorter than its header")]
