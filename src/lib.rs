@@ -3,17 +3,21 @@
 //! The map, from the ground up; a room uses only what stands above it here.
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
+//! - [`config`]: settings in four layers, checked, with the origin of each value
 //! - [`event`]: the envelope, how it is read, rendered and filtered
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
+//! - [`metrics`]: the series of `/metrics`
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`webhook`]: signing and calling the endpoints of customers
 
+pub mod config;
 pub mod event;
 pub mod ground;
 pub mod inbox;
+pub mod metrics;
 pub mod outbox;
 pub mod router;
 pub mod store;

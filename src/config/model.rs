@@ -1,0 +1,344 @@
+//! The settings as the rest of the hub reads them: plain structs, already checked.
+//!
+//! A section has no default of its own in code: `config/default.toml` names every key, and a test holds the two equal.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::ground::random::Random;
+use crate::ground::secret::{Sealer, Secret, SecretError};
+
+/// Every setting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Listeners, threads, timeouts of the front door.
+    pub server: Server,
+    /// Bounds of what a producer may send.
+    pub limits: Limits,
+    /// The log: memory, segments, retention.
+    pub log: Log,
+    /// In-process handlers; changeable at run time.
+    pub outbox: OutboxSettings,
+    /// Windows and cursors of consumers.
+    pub inbox: Inbox,
+    /// Webhook deliveries.
+    pub delivery: Delivery,
+    /// Circuit breakers of webhooks.
+    pub breaker: Breaker,
+    /// Where the key that seals secrets comes from.
+    pub secrets: Secrets,
+    /// The hub's own log.
+    pub logging: Logging,
+    /// Restarts of actors.
+    pub supervise: Supervise,
+    /// Fault injection.
+    pub faults: Faults,
+}
+
+/// Listeners, threads, timeouts of the front door.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The one directory the hub owns.
+    pub data_dir: PathBuf,
+    /// Producers, consumers, workers. Port 0 picks one.
+    pub public: SocketAddr,
+    /// Console, admin API, metrics.
+    pub admin: SocketAddr,
+    /// HTTP threads of the public listener; 0 means one per core. See [`Server::worker_count`].
+    pub workers: usize,
+    /// An idle connection is closed after this.
+    pub keep_alive_ms: u64,
+    /// A client must have sent its request head by then.
+    pub slow_request_ms: u64,
+    /// A client must have sent its body by then.
+    pub body_timeout_ms: u64,
+    /// Connections of one listener.
+    pub connections_max: usize,
+    /// What is in flight may take this long after SIGTERM.
+    pub shutdown_ms: u64,
+}
+
+impl Server {
+    /// HTTP threads, with 0 resolved to the cores of the machine.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => cores(),
+            given => given,
+        }
+    }
+}
+
+/// Bounds of what a producer may send (EVT-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Largest body of one event.
+    pub event_bytes_max: usize,
+    /// Most events of a batch.
+    pub batch_events_max: usize,
+    /// Largest body of a batch.
+    pub batch_bytes_max: usize,
+}
+
+/// The log: memory, segments, retention (OUT-9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Page cache of the store.
+    pub cache_bytes: u64,
+    /// Events of one segment; retention drops whole segments.
+    pub segment_events: u64,
+    /// Appends that share one sync.
+    pub group_events_max: usize,
+    /// Bytes accepted and not yet synced; past it producers are told to come back.
+    pub ingest_queue_bytes: usize,
+    /// Newest events kept in memory for consumers that keep up.
+    pub tail_ring_bytes: usize,
+    /// Age at which events may go.
+    pub retention_ms: u64,
+    /// Size at which the oldest events may go; 0 means no bound. See [`Log::retention_bytes_max`].
+    pub retention_bytes: u64,
+    /// How far back what a live consumer still needs is kept. Never less than `retention_ms`.
+    pub max_consumer_lag_ms: u64,
+    /// With less free disk than this nothing is accepted.
+    pub free_space_floor_bytes: u64,
+    /// How often retention looks.
+    pub retention_check_ms: u64,
+}
+
+impl Log {
+    /// The bound in bytes, if there is one.
+    #[must_use]
+    pub fn retention_bytes_max(&self) -> Option<u64> {
+        (self.retention_bytes > 0).then_some(self.retention_bytes)
+    }
+}
+
+/// In-process handlers (OUT-7): changeable at run time through [`OutboxSettings::patch`] and kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxSettings {
+    /// Whether new events are taken.
+    pub enabled: bool,
+    /// Whether events are handed on.
+    pub processor_enabled: bool,
+    /// Whether what was pending at the last end goes first at a start.
+    pub startup_drain_enabled: bool,
+    /// The safety net behind the notifier while there is work.
+    pub polling_interval_ms: u64,
+    /// The same while there is none.
+    pub idle_polling_interval_ms: u64,
+    /// Deliveries claimed at once.
+    pub batch_size: u32,
+    /// Attempts before a delivery is given up.
+    pub max_attempts: u32,
+    /// A handler that neither ends nor renews within this loses the delivery.
+    pub processing_lease_ms: u64,
+    /// Wait before the second attempt, doubled with each further one.
+    pub retry_base_delay_ms: u64,
+    /// Whether a delivery given up leaves a dead letter.
+    pub dead_letter_enabled: bool,
+    /// Deliveries claimed at once during the start-up drain.
+    pub startup_drain_batch_size: u32,
+}
+
+/// Windows and cursors of consumers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inbox {
+    /// Matches one consumer holds in memory.
+    pub window_events: usize,
+    /// Bytes one consumer holds in memory.
+    pub window_bytes: usize,
+    /// Failed deliveries that wait; past it the cursor stops.
+    pub parked_max: usize,
+    /// How often settled work is written.
+    pub checkpoint_ms: u64,
+    /// A consumer with nothing to do ends its actors after this.
+    pub idle_ms: u64,
+    /// Consumers that read the log at once because they are behind.
+    pub catch_up_readers: usize,
+}
+
+/// Webhook deliveries (WHK-5, WHK-6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// Whether webhooks may point at loopback and private addresses.
+    pub allow_private_networks: bool,
+    /// Private networks that webhooks may point at all the same.
+    pub allowed_networks: Vec<IpNet>,
+    /// For the connection alone. Never more than `total_timeout_ms`.
+    pub connect_timeout_ms: u64,
+    /// For connect, send and answer together.
+    pub total_timeout_ms: u64,
+    /// Deliveries in flight to one webhook.
+    pub concurrency: usize,
+    /// How long attempts are kept.
+    pub attempts_retention_ms: u64,
+    /// How long dead letters are kept (RTY-3).
+    pub dead_letter_retention_ms: u64,
+    /// Threads that deliver; 0 means one per core, at most [`ARBITERS_DEFAULT_MAX`]. See [`Delivery::arbiter_count`].
+    pub arbiters: usize,
+    /// When a failed delivery is tried again.
+    pub retry: RetrySchedule,
+}
+
+/// Threads that deliver when the number is left to the hub.
+pub const ARBITERS_DEFAULT_MAX: usize = 4;
+
+impl Delivery {
+    /// Threads that deliver, with 0 resolved.
+    #[must_use]
+    pub fn arbiter_count(&self) -> usize {
+        match self.arbiters {
+            0 => cores().min(ARBITERS_DEFAULT_MAX),
+            given => given,
+        }
+    }
+}
+
+/// A fixed list of waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySchedule {
+    /// The wait after each failed attempt; attempts = waits + 1.
+    pub delays_ms: Vec<u64>,
+    /// Fraction by which a wait is moved at most, either way.
+    pub jitter: f64,
+}
+
+/// Circuit breakers of webhooks (BRK-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Consecutive failures that open it.
+    pub failure_threshold: u32,
+    /// Successful probes that close it.
+    pub success_threshold: u32,
+    /// From open to the first probe.
+    pub cooldown_ms: u64,
+    /// Repeated opening doubles the cooldown up to this.
+    pub cooldown_cap_ms: u64,
+    /// Probes at a time.
+    pub probes_max: u32,
+}
+
+/// Where the key that seals secrets comes from (SEC-6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// File with 32 bytes in base64; empty means `store.key` in the data directory, made when missing.
+    pub key_file: PathBuf,
+    /// Environment variable that holds the key; when it is set no file is read. Empty means none is asked.
+    pub key_env: String,
+}
+
+impl Secrets {
+    /// The file the key is read from when the environment has none.
+    #[must_use]
+    pub fn key_path(&self, data_dir: &Path) -> PathBuf {
+        if self.key_file.as_os_str().is_empty() { data_dir.join("store.key") } else { self.key_file.clone() }
+    }
+
+    /// The sealer of this hub: key from the environment, else from the file, which is made when missing.
+    ///
+    /// # Errors
+    /// When the variable or the file holds no key, or the file cannot be read or made.
+    pub fn sealer(&self, data_dir: &Path, random: &dyn Random) -> Result<Sealer, SecretError> {
+        let given = if self.key_env.is_empty() { None } else { std::env::var(&self.key_env).ok() };
+        self.sealer_with(given.map(Secret::new), data_dir, random)
+    }
+
+    fn sealer_with(&self, given: Option<Secret>, data_dir: &Path, random: &dyn Random) -> Result<Sealer, SecretError> {
+        match given {
+            Some(key) => Sealer::from_base64(&key),
+            None => Sealer::from_file(&self.key_path(data_dir), random),
+        }
+    }
+}
+
+/// The hub's own log (OBS-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// `info`, or with modules: `info,tidegate::outbox=debug`. Changeable with SIGHUP.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the hub's log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Restarts of actors (OPS-4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Supervise {
+    /// Restarts of one actor within the window; past it readiness is red.
+    pub restarts_max: u32,
+    /// The window.
+    pub window_ms: u64,
+    /// Before the first restart, doubled with each.
+    pub backoff_ms: u64,
+    /// Longest wait before a restart.
+    pub backoff_cap_ms: u64,
+}
+
+/// Fault injection, for tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Faults {
+    /// Whether the admin endpoint that injects faults answers.
+    pub enabled: bool,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::random::SeededRandom;
+
+    #[test]
+    fn the_store_key_comes_from_the_environment_before_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let random = SeededRandom::shared(1);
+        let secrets = Config::default().secrets;
+        let key = Secret::new("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
+        let sealed = Sealer::new(&[7; 32]).seal(&Secret::new("x"), "c", &*random);
+        let sealer = secrets.sealer_with(Some(key), folder.path(), &*random).expect("a key");
+        assert_eq!(sealer.open(&sealed, "c").expect("opens").expose(), "x");
+        assert!(!folder.path().join("store.key").exists());
+        assert!(secrets.sealer_with(Some(Secret::new("short")), folder.path(), &*random).is_err());
+
+        secrets.sealer_with(None, folder.path(), &*random).expect("made");
+        assert!(folder.path().join("store.key").exists());
+    }
+
+    #[test]
+    fn zero_threads_means_what_the_machine_has() {
+        let mut config = Config::default();
+        assert!(config.server.worker_count() >= 1);
+        assert!((1..=ARBITERS_DEFAULT_MAX).contains(&config.delivery.arbiter_count()));
+        config.delivery.arbiters = 9;
+        assert_eq!(config.delivery.arbiter_count(), 9);
+    }
+}
