@@ -583,6 +583,30 @@ impl InboxState {
         self.suspended_until = None;
     }
 
+    /// Forgets what waits in the window, to be read again from the log: for a rest that is not over soon, so that sick
+    /// and paused consumers hold no events in memory. Does nothing while a claim is out.
+    pub fn shed(&mut self) {
+        if self.in_flight > 0 || self.window.is_empty() {
+            return;
+        }
+        self.restored = self.position();
+        self.seen = self.restored.cursor;
+        self.ahead.clear();
+        for seq in std::mem::take(&mut self.window) {
+            let Some(item) = self.items.remove(&seq) else { continue };
+            self.runnable.remove(&seq);
+            let Some(lane) = self.lane_of(item.key) else { continue };
+            if let Some(waiting) = self.lanes.get_mut(&lane) {
+                waiting.remove(&seq);
+                if waiting.is_empty() {
+                    self.lanes.remove(&lane);
+                }
+            }
+            self.refresh_lane(lane);
+        }
+        self.window_bytes = 0;
+    }
+
     /// Pauses or resumes claiming. What is out stays out.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;

@@ -165,7 +165,7 @@ impl Handler<Retain> for OutboxActor {
     }
 }
 
-crate::panics_on_request!(OutboxActor);
+crate::supervised!(OutboxActor);
 
 /// The first position that stays, by the rules. Pure.
 #[must_use]

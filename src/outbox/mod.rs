@@ -15,6 +15,6 @@ mod gate;
 mod tail;
 mod writer;
 
-pub use actor::{Append, AppendReply, OutboxActor, Retain, SetEnabled};
+pub use actor::{Append, AppendReply, OutboxActor, OutboxParts, Retain, RetentionRules, SetEnabled};
 pub use gate::{Gate, Permit};
 pub use tail::Tail;

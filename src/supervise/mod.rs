@@ -31,6 +31,11 @@ const MAILBOX: usize = 64;
 #[rtype(result = "()")]
 pub struct PanicNow;
 
+/// Ends an actor: for good, or (through [`Handle::rebuild`]) to be built anew from the store.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
 /// The other side is not there: it is being restarted, or has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the actor is not running")]
@@ -39,6 +44,7 @@ pub struct Gone;
 struct Slot<A: Actor> {
     sender: ArcSwap<AddressSender<A>>,
     stopped: AtomicBool,
+    rebuild: AtomicBool,
 }
 
 /// A stable way to reach a supervised actor.
@@ -105,6 +111,15 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         }
     }
 
+    /// Ends this life of the actor and begins the next one, which reads its state from the store.
+    pub fn rebuild(&self)
+    where
+        A: Handler<Stop>,
+    {
+        self.0.rebuild.store(true, Ordering::Release);
+        self.hint(Stop);
+    }
+
     /// Whether the actor has stopped for good.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
@@ -125,7 +140,7 @@ where
     F: Fn() -> A + Send + 'static,
 {
     let (sender, receiver) = channel(MAILBOX);
-    let handle = Handle(Arc::new(Slot { sender: ArcSwap::from_pointee(sender), stopped: AtomicBool::new(false) }));
+    let handle = Handle(Arc::new(Slot { sender: ArcSwap::from_pointee(sender), stopped: AtomicBool::new(false), rebuild: AtomicBool::new(false) }));
     let (kept, health) = (handle.clone(), Arc::clone(health));
     health.started(kind);
     if !arbiter.spawn(run(kept, receiver, kind, health, factory)) {
@@ -148,16 +163,17 @@ async fn run<A, F>(
     loop {
         let life = AssertUnwindSafe(async { Context::with_receiver(receiver).into_future(factory()).await });
         match life.catch_unwind().await {
-            Ok(()) => break,
+            Ok(()) if !handle.0.rebuild.swap(false, Ordering::AcqRel) => break,
+            Ok(()) => {}
             Err(cause) => {
                 let pause_ms = health.panicked(kind, &panic_text(&*cause));
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                let (sender, fresh) = channel(MAILBOX);
-                handle.0.sender.store(Arc::new(sender));
-                receiver = fresh;
                 health.restarted(kind);
             }
         }
+        let (sender, fresh) = channel(MAILBOX);
+        handle.0.sender.store(Arc::new(sender));
+        receiver = fresh;
     }
     handle.0.stopped.store(true, Ordering::Release);
     health.stopped(kind);
@@ -170,10 +186,18 @@ pub fn panic_text(cause: &(dyn std::any::Any + Send)) -> String {
     crate::ground::limits::clip(text.unwrap_or("no message"), crate::ground::limits::ERROR_CHARS_MAX).to_owned()
 }
 
-/// Gives an actor its answer to [`PanicNow`].
+/// Gives an actor its answers to [`PanicNow`] and [`Stop`].
 #[macro_export]
-macro_rules! panics_on_request {
+macro_rules! supervised {
     ($actor:ty) => {
+        impl actix::Handler<$crate::supervise::Stop> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: $crate::supervise::Stop, ctx: &mut Self::Context) {
+                actix::ActorContext::stop(ctx);
+            }
+        }
+
         impl actix::Handler<$crate::supervise::PanicNow> for $actor {
             type Result = ();
 
@@ -211,7 +235,7 @@ mod tests {
         }
     }
 
-    panics_on_request!(Counter);
+    supervised!(Counter);
 
     #[actix::test]
     async fn a_handle_reaches_the_fresh_actor_after_a_panic() {

@@ -1,0 +1,78 @@
+//! The series of `/metrics` (OBS-1). Label values are bounded: kinds and outcomes, never ids of events.
+
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+macro_rules! series {
+    ($($field:ident: $kind:ty = $make:expr;)+) => {
+        /// Every series the hub keeps. One set per hub, so that two hubs in one process do not mix.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[expect(missing_docs, reason = "the help text beside the name says it")] pub $field: $kind,)+
+        }
+
+        impl Metrics {
+            /// A fresh set.
+            ///
+            /// # Errors
+            /// When two series have one name: a mistake of the program.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(let $field: $kind = $make?;
+                registry.register(Box::new($field.clone()))?;)+
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                Ok(Self { registry, $($field,)+ })
+            }
+        }
+    };
+}
+
+/// Bounds of latencies within the hub, in seconds.
+const FAST: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+/// Bounds of calls to the outside, in seconds.
+const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+series! {
+    events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
+    events_duplicate: IntCounter = IntCounter::new("tidegate_events_duplicate_total", "Events sent again and recognised.");
+    events_refused: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_events_refused_total", "Events refused, by the kind of problem."), &["problem"]);
+    commit_seconds: Histogram = Histogram::with_opts(HistogramOpts::new("tidegate_log_commit_seconds", "Time of one group commit, sync included.").buckets(FAST.to_vec()));
+    log_head: IntGauge = IntGauge::new("tidegate_log_head_seq", "Last position written to the log.");
+    log_earliest: IntGauge = IntGauge::new("tidegate_log_earliest_seq", "First position still in the log.");
+    router_cursor: IntGauge = IntGauge::new("tidegate_router_cursor_seq", "Position up to which events were handed to those they match.");
+    ingest_queue_bytes: IntGauge = IntGauge::new("tidegate_ingest_queue_bytes", "Bytes taken in and not yet synced.");
+    tail_bytes: IntGauge = IntGauge::new("tidegate_tail_bytes", "Bytes of the newest events kept in memory.");
+    store_bytes: IntGauge = IntGauge::new("tidegate_store_size_bytes", "Size of the store's file.");
+    store_reopened: IntGauge = IntGauge::new("tidegate_store_reopened", "Times the store was opened again after a failure.");
+    state_queue: IntGauge = IntGauge::new("tidegate_state_queue_depth", "Changes of consumer state waiting to be committed.");
+    attempts: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_delivery_attempts_total", "Delivery attempts, by the kind of consumer and outcome."), &["consumer_kind", "outcome"]);
+    delivery_seconds: HistogramVec = HistogramVec::new(HistogramOpts::new("tidegate_delivery_duration_seconds", "Time of one delivery attempt.").buckets(CALLS.to_vec()), &["consumer_kind"]);
+    deliveries_deferred: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_deliveries_deferred_total", "Claims given back without an attempt, by reason."), &["reason"]);
+    dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters kept.");
+    stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
+    inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
+    consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
+    breaker_transitions: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_breaker_transitions_total", "Changes of breakers, by the state they came to."), &["to"]);
+    breakers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_breakers", "Breakers that are not closed, by state."), &["state"]);
+    actor_restarts: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actor_restarts", "Actors built anew after a panic since the process began, by kind."), &["actor"]);
+    actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
+    http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
+    errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");
+    build: GaugeVec = GaugeVec::new(Opts::new("tidegate_build_info", "Always 1; the version is in the label."), &["version"]);
+}
+
+impl Metrics {
+    /// The exposition text.
+    ///
+    /// # Errors
+    /// When a series cannot be written: a mistake of the program.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}

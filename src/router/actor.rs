@@ -1,0 +1,503 @@
+//! The router actor.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+
+use super::index::SubscriptionIndex;
+use super::messages::{
+    Attach, Attached, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe, Unsubscribe,
+};
+use crate::event::envelope::Event;
+use crate::ground::ids::{ConsumerId, Seq};
+use crate::inbox::actor::{ConsumerSpec, InboxActor};
+use crate::inbox::catch_up::blocking;
+use crate::inbox::ledger::{Ledger, Session};
+use crate::inbox::messages::{Detached, Offer};
+use crate::metrics::Metrics;
+use crate::outbox::{Gate, OutboxActor, Retain, Tail};
+use crate::store::{Checkpoints, ConsumerState, EventLog, Position, ReadLimits, StateOp, StoreError};
+use crate::supervise::Handle;
+
+/// Events matched in one turn before other messages are looked at.
+const TURN_EVENTS: usize = 256;
+/// Bytes read from the log in one turn, when the tail has moved past the cursor.
+const READ_BYTES: usize = 4 << 20;
+/// Pause before a start or a reading that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A handle on the router that exists before the router does.
+#[derive(Clone, Default)]
+pub struct RouterLink(Arc<OnceLock<Handle<RouterActor>>>);
+
+impl RouterLink {
+    /// Sets the handle; the first one stays.
+    pub fn set(&self, handle: Handle<RouterActor>) {
+        self.0.get_or_init(|| handle);
+    }
+
+    /// The handle.
+    ///
+    /// # Panics
+    /// When it was not set: the hub sets it before it starts an inbox.
+    #[must_use]
+    pub fn get(&self) -> &Handle<RouterActor> {
+        #[expect(clippy::expect_used, reason = "the hub sets the link before it starts the first inbox")]
+        self.0.get().expect("the router's link is set")
+    }
+}
+
+/// The consumers, as the router needs them.
+pub trait Inboxes: Send + Sync {
+    /// Every consumer.
+    fn all(&self) -> Vec<(ConsumerId, Arc<ConsumerSpec>)>;
+    /// One consumer's settings.
+    fn spec(&self, consumer: &ConsumerId) -> Option<Arc<ConsumerSpec>>;
+    /// The consumer's inbox when it runs.
+    fn running(&self, consumer: &ConsumerId) -> Option<Handle<InboxActor>>;
+    /// The consumer's inbox, started when it does not run.
+    fn start(&self, consumer: &ConsumerId) -> Option<Handle<InboxActor>>;
+    /// The inbox ends: the next event that matches starts another one.
+    fn retired(&self, consumer: &ConsumerId);
+}
+
+/// What the router works with.
+#[derive(Clone)]
+pub struct RouterParts {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The newest events.
+    pub tail: Arc<Tail>,
+    /// Checkpoints at the start.
+    pub state: Arc<dyn ConsumerState>,
+    /// Where checkpoints go.
+    pub ledger: Ledger,
+    /// The consumers.
+    pub inboxes: Arc<dyn Inboxes>,
+    /// Told what retention may drop.
+    pub outbox: Handle<OutboxActor>,
+    /// Series.
+    pub metrics: Arc<Metrics>,
+    /// How often a checkpoint is written when something has moved.
+    pub checkpoint_every: Duration,
+    /// How often retention looks.
+    pub retention_every: Duration,
+    /// The safety net behind the notifier.
+    pub poll_every: Duration,
+    /// Bytes that may wait in one inbox's mailbox.
+    pub offer_bytes_max: usize,
+    /// Whether consumers with something unsettled are started at once.
+    pub startup_drain: bool,
+}
+
+struct Subscriber {
+    consumer: ConsumerId,
+    from: Seq,
+    inbox: Option<Handle<InboxActor>>,
+    attached: bool,
+    /// Its position; none when it follows.
+    unsettled: Option<Position>,
+    /// Whether the position differs from the one on disk.
+    dirty: bool,
+    /// Whether there is one on disk.
+    on_disk: bool,
+    /// The lowest position its rows need.
+    needed_from: Option<Seq>,
+    last_offered: Seq,
+    gate: Gate,
+}
+
+/// Reads the tail and hands events to inboxes.
+pub struct RouterActor {
+    parts: RouterParts,
+    session: Session,
+    ready: bool,
+    cursor: Seq,
+    checkpointed: Seq,
+    slots: Vec<Option<Subscriber>>,
+    free: Vec<u32>,
+    by_id: HashMap<ConsumerId, u32>,
+    index: SubscriptionIndex<u32>,
+    /// Positions to remove from disk at the next checkpoint.
+    cleared: Vec<ConsumerId>,
+    reading: bool,
+    matches: Vec<u32>,
+}
+
+impl RouterActor {
+    /// A router that reads its checkpoint when it starts.
+    #[must_use]
+    pub fn new(parts: RouterParts) -> Self {
+        let session = parts.ledger.session();
+        Self {
+            parts,
+            session,
+            ready: false,
+            cursor: Seq::ZERO,
+            checkpointed: Seq::ZERO,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            index: SubscriptionIndex::new(),
+            cleared: Vec::new(),
+            reading: false,
+            matches: Vec::new(),
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        let state = Arc::clone(&self.parts.state);
+        let loading = blocking(move || Ok((state.checkpoints()?, state.consumers_with_rows()?)));
+        ctx.wait(loading.into_actor(self).map(|loaded, router, ctx| match loaded {
+            Ok((checkpoints, with_rows)) => router.begin(checkpoints, with_rows, ctx),
+            Err(error) => {
+                tracing::warn!(%error, "the router cannot start yet");
+                ctx.run_later(RETRY_PAUSE, Self::load);
+            }
+        }));
+    }
+
+    fn begin(&mut self, checkpoints: Checkpoints, with_rows: Vec<ConsumerId>, ctx: &mut Context<Self>) {
+        self.cursor = checkpoints.router.unwrap_or_default();
+        self.checkpointed = self.cursor;
+        for (consumer, spec) in self.parts.inboxes.all() {
+            self.subscribe(&consumer, &spec);
+        }
+        for (consumer, position) in checkpoints.consumers {
+            match self.subscriber(&consumer) {
+                Some(subscriber) => {
+                    subscriber.unsettled = Some(position);
+                    subscriber.on_disk = true;
+                }
+                // Deleted, and the end came before its state was forgotten.
+                None => self.session.commit(vec![StateOp::DropConsumer(consumer)]),
+            }
+        }
+        for consumer in with_rows {
+            match self.subscriber(&consumer) {
+                Some(subscriber) => subscriber.needed_from = Some(Seq::ZERO),
+                None => self.session.commit(vec![StateOp::DropConsumer(consumer)]),
+            }
+        }
+        let drain = self.parts.startup_drain;
+        for slot in self.slots.iter_mut().flatten() {
+            match self.parts.inboxes.running(&slot.consumer) {
+                // It was attached to an earlier life of this router; it attaches again.
+                Some(inbox) => {
+                    inbox.hint(Detached);
+                    slot.inbox = Some(inbox);
+                }
+                None if drain && (slot.unsettled.is_some() || slot.needed_from.is_some()) => {
+                    slot.inbox = self.parts.inboxes.start(&slot.consumer);
+                }
+                None => {}
+            }
+        }
+        self.ready = true;
+        self.turn(ctx);
+    }
+
+    fn subscriber(&mut self, consumer: &ConsumerId) -> Option<&mut Subscriber> {
+        let slot = *self.by_id.get(consumer)?;
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn subscribe(&mut self, consumer: &ConsumerId, spec: &ConsumerSpec) {
+        let slot = match self.by_id.get(consumer) {
+            Some(slot) => *slot,
+            None => {
+                let subscriber = Subscriber {
+                    consumer: consumer.clone(),
+                    from: spec.from,
+                    inbox: None,
+                    attached: false,
+                    unsettled: None,
+                    dirty: false,
+                    on_disk: false,
+                    needed_from: None,
+                    last_offered: Seq::ZERO,
+                    gate: Gate::new(self.parts.offer_bytes_max),
+                };
+                let slot = match self.free.pop() {
+                    Some(slot) => {
+                        self.slots[slot as usize] = Some(subscriber);
+                        slot
+                    }
+                    None => {
+                        self.slots.push(Some(subscriber));
+                        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+                    }
+                };
+                self.by_id.insert(consumer.clone(), slot);
+                slot
+            }
+        };
+        self.index.insert(slot, &spec.filter);
+    }
+
+    /// Waits for the head to move, again and again.
+    fn follow(&mut self, ctx: &mut Context<Self>) {
+        let tail = Arc::clone(&self.parts.tail);
+        let moved = async move { tail.moved().await };
+        ctx.spawn(moved.into_actor(self).map(|(), router, ctx| {
+            router.turn(ctx);
+            router.follow(ctx);
+        }));
+    }
+
+    /// One turn: hand on up to [`TURN_EVENTS`] events; when there are more, come back after other messages.
+    fn turn(&mut self, ctx: &mut Context<Self>) {
+        if !self.ready || self.reading {
+            return;
+        }
+        if self.cursor >= self.parts.log.head() {
+            return;
+        }
+        match self.parts.tail.read(self.cursor.next(), TURN_EVENTS) {
+            Some(events) => {
+                self.hand_on(events);
+                self.parts.tail.nudge();
+            }
+            None => self.read_log(ctx),
+        }
+    }
+
+    /// The tail has moved past the cursor (a start, or a gap): read the log.
+    fn read_log(&mut self, ctx: &mut Context<Self>) {
+        self.reading = true;
+        let (log, from) = (Arc::clone(&self.parts.log), self.cursor.next());
+        let read = blocking(move || {
+            let start = from.max(log.earliest());
+            let upto = log.head();
+            let events = log.read(start, ReadLimits { events: TURN_EVENTS * 2, bytes: READ_BYTES, upto })?;
+            Ok((events, upto))
+        });
+        ctx.spawn(read.into_actor(self).map(|read, router, ctx| {
+            router.reading = false;
+            match read {
+                Ok((events, upto)) if events.is_empty() => {
+                    // Everything up to the head was dropped by retention.
+                    router.cursor = router.cursor.max(upto);
+                    router.turn(ctx);
+                }
+                Ok((events, _)) => {
+                    router.hand_on(events);
+                    router.turn(ctx);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the router cannot read the log; trying again");
+                    ctx.run_later(RETRY_PAUSE, Self::turn);
+                }
+            }
+        }));
+    }
+
+    /// Hands each event to the inboxes it matches, and moves the cursor.
+    fn hand_on(&mut self, events: Vec<Arc<Event>>) {
+        let mut offers: HashMap<u32, Vec<Arc<Event>>> = HashMap::new();
+        let mut matches = std::mem::take(&mut self.matches);
+        for event in &events {
+            matches.clear();
+            self.index.matches(&event.meta, &mut matches);
+            for slot in &matches {
+                offers.entry(*slot).or_default().push(Arc::clone(event));
+            }
+        }
+        self.matches = matches;
+        for (slot, events) in offers {
+            self.offer(slot, events);
+        }
+        if let Some(last) = events.last() {
+            self.cursor = last.seq;
+            self.parts.metrics.router_cursor.set(i64::try_from(last.seq.0).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn offer(&mut self, slot: u32, mut events: Vec<Arc<Event>>) {
+        let Some(subscriber) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        events.retain(|event| event.seq > subscriber.from);
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
+        subscriber.last_offered = last.seq;
+        if subscriber.unsettled.is_none() {
+            subscriber.unsettled = Some(Position::at(first.seq.prev()));
+            subscriber.dirty = true;
+        }
+        let running = subscriber.inbox.as_ref().is_some_and(|inbox| !inbox.has_stopped());
+        if !running {
+            // It asks for its place when it has started, and reads these from the tail.
+            subscriber.attached = false;
+            subscriber.inbox = self.parts.inboxes.start(&subscriber.consumer);
+            return;
+        }
+        let Some(inbox) = subscriber.inbox.as_ref().filter(|_| subscriber.attached) else { return };
+        let bytes = events.iter().map(|event| event.weight()).sum();
+        match subscriber.gate.enter(bytes) {
+            Some(permit) => inbox.hint(Offer { events, permit: Some(permit) }),
+            None => {
+                subscriber.attached = false;
+                inbox.hint(Detached);
+            }
+        }
+    }
+
+    /// The checkpoint that is due; none when nothing has moved.
+    fn checkpoint(&mut self) -> Option<StateOp> {
+        let mut set = Vec::new();
+        for subscriber in self.slots.iter_mut().flatten().filter(|one| one.dirty) {
+            subscriber.dirty = false;
+            if let Some(position) = &subscriber.unsettled {
+                subscriber.on_disk = true;
+                set.push((subscriber.consumer.clone(), position.clone()));
+            }
+        }
+        let clear = std::mem::take(&mut self.cleared);
+        if set.is_empty() && clear.is_empty() && self.cursor == self.checkpointed {
+            return None;
+        }
+        self.checkpointed = self.cursor;
+        Some(StateOp::Checkpoint { router: self.cursor, set, clear })
+    }
+
+    /// The lowest position that anyone still needs.
+    fn needed_from(&self) -> Seq {
+        let of_each = self.slots.iter().flatten().flat_map(|one| {
+            let unsettled = one.unsettled.as_ref().map(|position| position.cursor.next());
+            [unsettled, one.needed_from]
+        });
+        of_each.flatten().min().unwrap_or(Seq(u64::MAX)).min(self.cursor.next())
+    }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.load(ctx);
+        self.follow(ctx);
+        ctx.run_interval(self.parts.poll_every, Self::turn);
+        ctx.run_interval(self.parts.checkpoint_every, |router, _| {
+            if router.ready {
+                let due = router.checkpoint();
+                router.session.commit(due.into_iter().collect());
+            }
+        });
+        ctx.run_interval(self.parts.retention_every, |router, _| {
+            if router.ready {
+                router.parts.outbox.hint(Retain { needed_from: router.needed_from() });
+            }
+        });
+    }
+}
+
+impl Handler<Subscribe> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe { consumer }: Subscribe, _: &mut Self::Context) {
+        if let Some(spec) = self.parts.inboxes.spec(&consumer) {
+            self.subscribe(&consumer, &spec);
+        }
+    }
+}
+
+impl Handler<Unsubscribe> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Unsubscribe { consumer }: Unsubscribe, _: &mut Self::Context) {
+        if let Some(slot) = self.by_id.remove(&consumer) {
+            self.index.remove(slot);
+            self.slots[slot as usize] = None;
+            self.free.push(slot);
+        }
+        self.session.commit(vec![StateOp::DropConsumer(consumer)]);
+    }
+}
+
+impl Handler<Attach> for RouterActor {
+    type Result = Option<Attached>;
+
+    fn handle(&mut self, Attach { consumer, position }: Attach, _: &mut Self::Context) -> Self::Result {
+        let boundary = self.cursor;
+        let inbox = self.parts.inboxes.running(&consumer);
+        let subscriber = self.subscriber(&consumer)?;
+        subscriber.inbox = inbox;
+        subscriber.attached = true;
+        if let Some(position) = position {
+            subscriber.unsettled = Some(position);
+            subscriber.dirty = true;
+        }
+        let position =
+            subscriber.unsettled.clone().unwrap_or_else(|| Position::at(boundary.max(subscriber.from)));
+        Some(Attached { position, boundary })
+    }
+}
+
+impl Handler<Detach> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Detach { consumer, position }: Detach, _: &mut Self::Context) {
+        if let Some(subscriber) = self.subscriber(&consumer) {
+            subscriber.attached = false;
+            subscriber.unsettled = Some(position);
+            subscriber.dirty = true;
+        }
+    }
+}
+
+impl Handler<Positioned> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, told: Positioned, _: &mut Self::Context) {
+        let Positioned { consumer, position, seen, needed_from, nothing_unsettled } = told;
+        let Some(subscriber) = self.subscriber(&consumer) else { return };
+        subscriber.needed_from = needed_from;
+        if nothing_unsettled && subscriber.attached && subscriber.last_offered <= seen {
+            if subscriber.unsettled.take().is_some() && subscriber.on_disk {
+                subscriber.on_disk = false;
+                self.cleared.push(consumer);
+            }
+        } else if subscriber.unsettled.as_ref() != Some(&position) {
+            subscriber.unsettled = Some(position);
+            subscriber.dirty = true;
+        }
+    }
+}
+
+impl Handler<Retire> for RouterActor {
+    type Result = bool;
+
+    fn handle(&mut self, Retire { consumer, seen }: Retire, _: &mut Self::Context) -> bool {
+        let Some(subscriber) = self.subscriber(&consumer) else { return true };
+        let idle = subscriber.attached && subscriber.unsettled.is_none() && subscriber.last_offered <= seen;
+        if idle {
+            subscriber.inbox = None;
+            subscriber.attached = false;
+            self.parts.inboxes.retired(&consumer);
+        }
+        idle
+    }
+}
+
+impl Handler<Inspect> for RouterActor {
+    type Result = actix::MessageResult<Inspect>;
+
+    fn handle(&mut self, Inspect { consumers }: Inspect, _: &mut Self::Context) -> Self::Result {
+        let known = self.slots.iter().flatten();
+        let asked = known.filter(|one| consumers.is_empty() || consumers.contains(&one.consumer));
+        let consumers = asked.map(|one| (one.consumer.clone(), one.unsettled.clone())).collect();
+        actix::MessageResult(RouterView { cursor: self.cursor, consumers })
+    }
+}
+
+impl Handler<CheckpointNow> for RouterActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, _: CheckpointNow, _: &mut Self::Context) -> Self::Result {
+        let due = if self.ready { self.checkpoint() } else { None };
+        let session = self.session.clone();
+        Box::pin(async move { session.commit_synced(due.into_iter().collect()).await })
+    }
+}
+
+crate::supervised!(RouterActor);
