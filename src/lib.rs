@@ -5,20 +5,24 @@
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
 //! - [`config`]: settings in four layers, checked, with the origin of each value
 //! - [`event`]: the envelope, how it is read, rendered and filtered
+//! - [`retry`]: when a failed delivery is tried again, and whether at all
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
+//! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
 
+pub mod breaker;
 pub mod config;
 pub mod event;
 pub mod ground;
 pub mod inbox;
 pub mod metrics;
 pub mod outbox;
+pub mod retry;
 pub mod router;
 pub mod store;
 pub mod supervise;

@@ -28,8 +28,8 @@ use crate::ground::limits::{ERROR_CHARS_MAX, clip};
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
+use crate::router::RouterLink;
 use crate::router::messages::{Attach, Detach, Positioned, Retire};
-use crate::router::{RouterActor, RouterLink};
 use crate::store::records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 use crate::store::{ConsumerState, Position, StateOp, StoreError};
 
@@ -199,7 +199,8 @@ impl InboxActor {
         let loading = async move {
             let of = consumer.clone();
             let rows = blocking(move || state.rows(&of)).await?;
-            let attached = router.get().ask(Attach { consumer, position: None }).await.map_err(|_| StoreError::Unavailable)?;
+            let attached =
+                router.get().ask(Attach { consumer, position: None }).await.map_err(|_| StoreError::Unavailable)?;
             Ok::<_, StoreError>((rows, attached))
         };
         ctx.wait(loading.into_actor(self).map(|loaded, inbox, ctx| match loaded {
@@ -525,7 +526,7 @@ impl InboxActor {
         };
         let event = self.bodies.get(&seq).cloned();
         let status = match result {
-            AttemptResult::Delivered { status } => status,
+            AttemptResult::Delivered { status } => Some(status),
             AttemptResult::Failed { status, .. } => status,
         };
         let next_try_at = match &settlement {
@@ -567,7 +568,13 @@ impl InboxActor {
     }
 
     /// Settles and writes. False when the answer came from an old claim.
-    fn apply(&mut self, seq: Seq, epoch: crate::ground::ids::Epoch, settlement: Settlement, mut ops: Vec<StateOp>) -> bool {
+    fn apply(
+        &mut self,
+        seq: Seq,
+        epoch: crate::ground::ids::Epoch,
+        settlement: Settlement,
+        mut ops: Vec<StateOp>,
+    ) -> bool {
         let now = self.now();
         let Some(state) = self.state.as_mut() else { return false };
         let totals = &self.parts.totals;
@@ -816,7 +823,8 @@ impl Handler<Offer> for InboxActor {
             self.detach();
             return;
         }
-        let fresh = events.into_iter().filter(|event| event.seq > self.boundary && event.seq > self.looked_at);
+        let known = self.boundary.max(self.looked_at);
+        let fresh = events.into_iter().filter(|event| event.seq > known);
         if self.is_behind() {
             self.later.extend(fresh);
         } else {

@@ -216,15 +216,8 @@ impl InboxState {
                 RowState::Retry { due_at } => Phase::Waiting { due_at },
                 RowState::Held => Phase::Ready,
             };
-            let item = Item {
-                key,
-                window_bytes: None,
-                phase,
-                attempts,
-                epoch: Epoch(epoch),
-                first_attempt,
-                last_attempt,
-            };
+            let item =
+                Item { key, window_bytes: None, phase, attempts, epoch: Epoch(epoch), first_attempt, last_attempt };
             state.next_epoch = state.next_epoch.max(epoch.saturating_add(1));
             state.rows += 1;
             state.insert(seq, item);

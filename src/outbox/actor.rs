@@ -197,12 +197,15 @@ fn retain(parts: &OutboxParts, needed_from: Seq, now: UnixMs) -> Result<(), Stor
         tracing::info!(first = dropped.first.0, last = dropped.last.0, "retention dropped a segment of the log");
         if dropped.last >= needed_from {
             let lost_from = dropped.first.max(needed_from);
-            tracing::warn!(first = lost_from.0, last = dropped.last.0, "a consumer lags past max_consumer_lag; events it had not settled are gone");
+            tracing::warn!(
+                first = lost_from.0,
+                last = dropped.last.0,
+                "a consumer lags past max_consumer_lag; events it had not settled are gone"
+            );
         }
     }
-    let expired = parts
-        .state
-        .expire(now.0.saturating_sub(rules.attempts_ms), now.0.saturating_sub(rules.dead_letters_ms))?;
+    let expired =
+        parts.state.expire(now.0.saturating_sub(rules.attempts_ms), now.0.saturating_sub(rules.dead_letters_ms))?;
     if expired > 0 {
         tracing::info!(expired, "retention dropped dead letters");
     }

@@ -32,7 +32,10 @@ impl Writer {
         while let Some(first) = queue.blocking_recv() {
             let group = self.collect(first, &mut queue);
             if let Err(cause) = std::panic::catch_unwind(AssertUnwindSafe(|| self.commit(group))) {
-                tracing::error!(panic = crate::supervise::panic_text(&*cause), "the log writer panicked; its group is not acknowledged");
+                tracing::error!(
+                    panic = crate::supervise::panic_text(&*cause),
+                    "the log writer panicked; its group is not acknowledged"
+                );
             }
         }
     }

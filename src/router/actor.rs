@@ -427,8 +427,7 @@ impl Handler<Attach> for RouterActor {
             subscriber.unsettled = Some(position);
             subscriber.dirty = true;
         }
-        let position =
-            subscriber.unsettled.clone().unwrap_or_else(|| Position::at(boundary.max(subscriber.from)));
+        let position = subscriber.unsettled.clone().unwrap_or_else(|| Position::at(boundary.max(subscriber.from)));
         Some(Attached { position, boundary })
     }
 }

@@ -26,8 +26,7 @@ pub enum ActorKind {
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker];
+    pub const ALL: [Self; 6] = [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker];
 
     /// Its name, bounded for labels.
     #[must_use]

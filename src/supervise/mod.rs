@@ -140,10 +140,17 @@ where
     F: Fn() -> A + Send + 'static,
 {
     let (sender, receiver) = channel(MAILBOX);
-    let handle = Handle(Arc::new(Slot { sender: ArcSwap::from_pointee(sender), stopped: AtomicBool::new(false), rebuild: AtomicBool::new(false) }));
+    let handle = Handle(Arc::new(Slot {
+        sender: ArcSwap::from_pointee(sender),
+        stopped: AtomicBool::new(false),
+        rebuild: AtomicBool::new(false),
+    }));
     let (kept, health) = (handle.clone(), Arc::clone(health));
     health.started(kind);
-    if !arbiter.spawn(run(kept, receiver, kind, health, factory)) {
+    let started = arbiter.spawn_fn(move || {
+        actix::spawn(run(kept, receiver, kind, health, factory));
+    });
+    if !started {
         tracing::warn!(%kind, "the arbiter has stopped; the actor does not start");
     }
     handle
@@ -240,7 +247,10 @@ mod tests {
     #[actix::test]
     async fn a_handle_reaches_the_fresh_actor_after_a_panic() {
         let clock = ManualClock::starting_at(crate::ground::clock::UnixMs(1));
-        let health = Arc::new(Health::new(RestartBudget { restarts_max: 1, window_ms: 1_000, backoff_ms: 1, backoff_cap_ms: 4 }, clock));
+        let health = Arc::new(Health::new(
+            RestartBudget { restarts_max: 1, window_ms: 1_000, backoff_ms: 1, backoff_cap_ms: 4 },
+            clock,
+        ));
         let built = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&built);
         let arbiter = actix::Arbiter::current();

@@ -1,3 +1,11 @@
 //! Webhooks: consumers that are HTTP endpoints.
+//!
+//! - [`sign`]: Standard Webhooks signatures
+//! - [`guard`]: where deliveries may go
+//! - [`outbound`]: how they get there
+//! - [`delivery`]: the actor that calls one endpoint
 
+pub mod delivery;
+pub mod guard;
+pub mod outbound;
 pub mod sign;

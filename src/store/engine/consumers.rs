@@ -266,7 +266,8 @@ impl ConsumerState for Engine {
         pages: usize,
     ) -> Result<Vec<(PageKey, AttemptPage)>, StoreError> {
         self.with(|inner| {
-            let trees: Vec<Tree> = inner.attempts.lock().trees.range(..=before.at_ms).rev().map(|(_, t)| t.clone()).collect();
+            let trees: Vec<Tree> =
+                inner.attempts.lock().trees.range(..=before.at_ms).rev().map(|(_, t)| t.clone()).collect();
             let from = attempts_key(consumer, PageKey { at_ms: 0, part: 0 });
             let to = attempts_key(consumer, before);
             let mut out = Vec::new();

@@ -45,13 +45,13 @@ const SPACE_CHECK_EVERY: u32 = 64;
 
 /// The open database.
 pub(super) struct Inner {
-    pub(super) db: sled::Db,
+    db: sled::Db,
     file: File,
-    pub(super) log: LogTrees,
-    pub(super) checkpoints: sled::Tree,
-    pub(super) dead: sled::Tree,
-    pub(super) registry: sled::Tree,
-    pub(super) attempts: Mutex<consumers::AttemptTrees>,
+    log: LogTrees,
+    checkpoints: sled::Tree,
+    dead: sled::Tree,
+    registry: sled::Tree,
+    attempts: Mutex<consumers::AttemptTrees>,
 }
 
 impl Inner {
@@ -215,7 +215,8 @@ impl Engine {
 
     /// A planned fault of a durable commit, if one is due.
     fn planned_fault(&self) -> Result<(), StoreError> {
-        let due = self.faults.fail_commits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let due =
+            self.faults.fail_commits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if due.is_ok() { Err(StoreError::Engine("planned fault".to_owned())) } else { Ok(()) }
     }
 

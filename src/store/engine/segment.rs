@@ -243,10 +243,7 @@ impl Records {
 }
 
 /// The event at this position of a segment.
-pub(super) fn read_event(
-    log: &sled::Tree,
-    seq: Seq,
-) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
+pub(super) fn read_event(log: &sled::Tree, seq: Seq) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
     let event = Records::from(log, seq).next_event()?;
     Ok(event.filter(|event| event.seq == seq))
 }

@@ -1,0 +1,327 @@
+//! One HTTP request to an endpoint: to an allowed address, within a time, reading little of the answer (WHK-5).
+//!
+//! Names are looked up here and addresses the policy forbids are dropped before the connection is made, so what was
+//! checked is what is connected to. A literal address never reaches the look-up; it is checked on every call.
+//! No redirect is followed, no proxy is taken from the environment.
+//!
+//! A connection is driven by the runtime that opened it, so every thread that delivers makes an [`Outbound`] of its own.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+pub use reqwest::header;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::guard::{AddressPolicy, AddressRefused};
+use crate::ground::clock::Clock;
+use crate::ground::limits::{ANSWER_BYTES_MAX, ERROR_CHARS_MAX, SNIPPET_CHARS_MAX, clip};
+use crate::retry::classify::{AttemptResult, FailureKind, classify_status};
+
+/// Connections kept open to one host while nothing is sent.
+const IDLE_PER_HOST_MAX: usize = 256;
+/// How long such a connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is kept of an answer to make the snippet: a character has at most four bytes.
+const SNIPPET_BYTES_MAX: usize = SNIPPET_CHARS_MAX * 4;
+
+/// How requests are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboundSettings {
+    /// Time for look-up, connection and TLS handshake, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Time for the whole of a request, the answer's body included, in milliseconds.
+    pub total_timeout_ms: u64,
+    /// The `User-Agent`.
+    pub user_agent: String,
+}
+
+impl Default for OutboundSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 5_000,
+            total_timeout_ms: 15_000,
+            user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("make the HTTP client: {0}")]
+pub struct OutboundError(String);
+
+/// What an endpoint answered, or why it did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it means.
+    pub result: AttemptResult,
+    /// The status, as soon as there was one; even when the rest of the answer never came.
+    pub status: Option<u16>,
+    /// From the call to the end of what was read, in milliseconds.
+    pub latency_ms: u64,
+    /// The beginning of the body, at most 500 characters, all of them visible.
+    pub snippet: String,
+}
+
+/// Makes ring the cryptography of every TLS connection of the process. Any number of calls do it once.
+pub fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("a TLS provider is installed already");
+        }
+    });
+}
+
+/// Makes requests from one thread.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    client: reqwest::Client,
+    policy: Arc<AddressPolicy>,
+    settings: Arc<OutboundSettings>,
+}
+
+impl Outbound {
+    /// A client with no connection yet.
+    ///
+    /// # Errors
+    /// When the settings make no client: a user agent that is no header value, say.
+    pub fn new(policy: AddressPolicy, settings: OutboundSettings) -> Result<Self, OutboundError> {
+        Self::with_lookup(policy, settings, Arc::new(system_lookup))
+    }
+
+    fn with_lookup(
+        policy: AddressPolicy,
+        settings: OutboundSettings,
+        lookup: Arc<Lookup>,
+    ) -> Result<Self, OutboundError> {
+        install_crypto();
+        let policy = Arc::new(policy);
+        let resolver = Arc::new(GuardedResolver { policy: Arc::clone(&policy), lookup });
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(&settings.user_agent)
+                .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+                .timeout(Duration::from_millis(settings.total_timeout_ms))
+                .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .tcp_nodelay(true)
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .no_proxy()
+                .http1_only()
+                .dns_resolver(Arc::clone(&resolver))
+        };
+        let client = match builder().build() {
+            Ok(client) => client,
+            Err(error) => {
+                // A machine without root certificates can still deliver to plain http; https then fails each time.
+                let client = builder().tls_certs_only([]).build().map_err(|_| OutboundError(root_of(&error)))?;
+                tracing::warn!(error = %root_of(&error), "no root certificates: deliveries to https will fail");
+                client
+            }
+        };
+        Ok(Self { client, policy, settings: Arc::new(settings) })
+    }
+
+    /// Sends `body` to `url`. Never fails: what went wrong is the answer's result.
+    ///
+    /// Dropping the future gives the request up and closes its connection; the endpoint may have had it.
+    pub async fn post(&self, url: &Url, headers: HeaderMap, body: Bytes, clock: &dyn Clock) -> Answer {
+        let started_ns = clock.monotonic_ns();
+        let mut answer = match self.policy.check_host(url) {
+            Ok(()) => self.exchange(url, headers, body, clock).await,
+            Err(refused) => Answer::without_status(failure(FailureKind::Refused, &refused.to_string())),
+        };
+        answer.latency_ms = clock.monotonic_ns().saturating_sub(started_ns) / 1_000_000;
+        answer
+    }
+
+    async fn exchange(&self, url: &Url, headers: HeaderMap, body: Bytes, clock: &dyn Clock) -> Answer {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
+        let mut response = match self.client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => return Answer::without_status(self.classify(&error)),
+        };
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let result = classify_status(status, retry_after, clock.now());
+        let (kept, ended) = read_start(&mut response).await;
+        let result = match (ended, result) {
+            // An answer that broke off is no answer: the endpoint may not have done its work.
+            (Err(error), AttemptResult::Delivered { .. }) => self.classify(&error).with_status(status),
+            (Ok(()) | Err(_), result) => result,
+        };
+        Answer { result, status: Some(status), latency_ms: 0, snippet: visible(&kept) }
+    }
+
+    fn classify(&self, error: &reqwest::Error) -> AttemptResult {
+        if let Some(refused) = cause::<AddressRefused>(error) {
+            return failure(FailureKind::Refused, &refused.to_string());
+        }
+        if let Some(failed) = cause::<LookupFailed>(error) {
+            return failure(FailureKind::Dns, &failed.to_string());
+        }
+        if error.is_timeout() {
+            let message = if error.is_connect() {
+                format!("no connection within {} ms", self.settings.connect_timeout_ms)
+            } else {
+                format!("no complete answer within {} ms", self.settings.total_timeout_ms)
+            };
+            return failure(FailureKind::Timeout, &message);
+        }
+        if let Some(tls) = cause::<rustls::Error>(error) {
+            return failure(FailureKind::Tls, &format!("TLS failed: {tls}"));
+        }
+        if error.is_builder() {
+            return failure(FailureKind::Internal, &format!("the request cannot be made: {}", root_of(error)));
+        }
+        let what = if error.is_connect() { "could not connect" } else { "the connection broke" };
+        failure(FailureKind::Connect, &format!("{what}: {}", root_of(error)))
+    }
+}
+
+impl Answer {
+    fn without_status(result: AttemptResult) -> Self {
+        Self { result, status: None, latency_ms: 0, snippet: String::new() }
+    }
+}
+
+impl AttemptResult {
+    fn with_status(self, answered: u16) -> Self {
+        match self {
+            Self::Failed { kind, message, retry_after_ms, .. } => {
+                Self::Failed { kind, status: Some(answered), message, retry_after_ms }
+            }
+            Self::Delivered { status } => Self::Delivered { status },
+        }
+    }
+}
+
+fn failure(kind: FailureKind, message: &str) -> AttemptResult {
+    AttemptResult::failed(kind, clip(message, ERROR_CHARS_MAX))
+}
+
+/// Reads up to [`ANSWER_BYTES_MAX`] of the body and returns its start. A short body is read to its end, so that the
+/// connection can serve again; a longer one costs the connection and nothing else.
+async fn read_start(response: &mut reqwest::Response) -> (Vec<u8>, Result<(), reqwest::Error>) {
+    let mut kept = Vec::new();
+    let mut read = 0;
+    while read < ANSWER_BYTES_MAX {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => return (kept, Err(error)),
+        };
+        read += chunk.len();
+        let room = SNIPPET_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    (kept, Ok(()))
+}
+
+/// The first characters of a body, fit for a log line or a page: what is no UTF-8, and what could hide or reorder text,
+/// is replaced; white space is a space.
+fn visible(body: &[u8]) -> String {
+    let shown = |c: char| match c {
+        c if c.is_whitespace() => ' ',
+        '\0'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\u{7f}' => '\u{2421}',
+        '\u{80}'..='\u{9f}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}'
+        | '\u{feff}' => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    String::from_utf8_lossy(body).chars().take(SNIPPET_CHARS_MAX).map(shown).collect()
+}
+
+/// An error and what caused it, outermost first. An I/O error hides the error it carries from `source`.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&link| {
+        if let Some(inner) = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            return Some(inner as &(dyn StdError + 'static));
+        }
+        link.source()
+    })
+}
+
+fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    chain(error).find_map(|link| link.downcast_ref::<T>())
+}
+
+/// The innermost cause in words: unlike the outer ones it never holds a URL.
+fn root_of(error: &reqwest::Error) -> String {
+    match chain(error).skip(1).last() {
+        Some(root) => root.to_string(),
+        None => "no further cause".to_owned(),
+    }
+}
+
+type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
+
+fn system_lookup(host: String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+    Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the name {host} has no address: {reason}")]
+struct LookupFailed {
+    host: String,
+    reason: String,
+}
+
+/// Looks names up and lets allowed addresses through only.
+struct GuardedResolver {
+    policy: Arc<AddressPolicy>,
+    lookup: Arc<Lookup>,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        let looked_up = (self.lookup)(host.clone());
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let found =
+                looked_up.await.map_err(|error| LookupFailed { host: host.clone(), reason: error.to_string() })?;
+            let allowed = allowed_of(&policy, &found)?;
+            if allowed.is_empty() {
+                return Err(LookupFailed { host, reason: "the answer is empty".to_owned() }.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The allowed ones of these addresses; the first refusal when there are addresses and none is allowed.
+fn allowed_of(policy: &AddressPolicy, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, AddressRefused> {
+    let mut refusal = None;
+    let mut allowed = Vec::with_capacity(found.len());
+    for address in found {
+        match policy.check_ip(address.ip()) {
+            Ok(()) => allowed.push(*address),
+            Err(refused) => refusal = refusal.or(Some(refused)),
+        }
+    }
+    match refusal {
+        Some(refused) if allowed.is_empty() => Err(refused),
+        Some(_) | None => Ok(allowed),
+    }
+}
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;
