@@ -43,7 +43,7 @@ pub fn single(bench: &Bench) -> anyhow::Result<Vec<Measure>> {
     }
     let memory = hub.memory()?;
     measures.push(
-        Measure::new("ingest.peak", "Peak memory of that", memory.peak as f64 / 1e6, Unit::Megabytes)
+        Measure::new("ingest.peak", "Peak memory of the hub in these", memory.peak as f64 / 1e6, Unit::Megabytes)
             .note(format!("{:.0} MB resident at the end", memory.rss as f64 / 1e6)),
     );
     hub.stop()?;

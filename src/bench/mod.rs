@@ -36,6 +36,8 @@ use scenario::{Bench, Scenario, Sizes};
 
 /// Appends of the sync probe.
 const SYNC_PROBES: usize = 64;
+/// Files a run may hold open: fifty webhooks with 64 connections each, at both ends.
+const OPEN_FILES: u64 = 16_384;
 /// `f_type` of a tmpfs and of a ramfs (statfs(2)).
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -85,6 +87,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// When the data directory cannot be written. Failures of scenarios are in the report.
 pub fn measure_all(args: &BenchArgs, program: PathBuf) -> anyhow::Result<Report> {
     let clock = SystemClock::shared();
+    raise_open_files()?;
     let parent = args.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sizes = if args.quick { Sizes::quick() } else { Sizes::full(args.seconds) };
     let machine = machine(&clock, &parent)?;
@@ -110,6 +113,18 @@ pub fn measure_all(args: &BenchArgs, program: PathBuf) -> anyhow::Result<Report>
     measure::judge(&mut measures);
     let version = env!("CARGO_PKG_VERSION");
     Ok(Report { version, quick: args.quick, debug_build: cfg!(debug_assertions), machine, measures, failures })
+}
+
+/// Raises the soft limit of open files of this process, and so of the hubs it starts, as far as it may.
+fn raise_open_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")?;
+    }
+    Ok(())
 }
 
 fn progress(line: &str) {

@@ -52,21 +52,26 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table
-            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+            .load_preset(presets::ASCII_MARKDOWN)
             .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(["", "Figure", "", "p50 ms", "p99 ms", "Target", "Seen", "", "Note"]);
+            .set_header(["", "Figure", "", "p50 ms", "p99 ms", "Target", "Seen", ""]);
         for measure in &self.measures {
+            let [target, seen, met] = cells(measure.checks.first());
             table.add_row([
                 measure.what.clone(),
                 figure(measure.value),
                 measure.unit.label().to_owned(),
                 measure.p50_ms.map(figure).unwrap_or_default(),
                 measure.p99_ms.map(figure).unwrap_or_default(),
-                lines(&measure.checks, |check| check.target.clone()),
-                lines(&measure.checks, |check| check.seen.map_or_else(|| "—".to_owned(), figure)),
-                lines(&measure.checks, |check| mark(check.met).to_owned()),
-                measure.note.clone(),
+                target,
+                seen,
+                met,
             ]);
+            for check in measure.checks.iter().skip(1) {
+                let [target, seen, met] = cells(Some(check));
+                let [no_words, no_figure, no_unit, no_p50, no_p99] = <[String; 5]>::default();
+                table.add_row([no_words, no_figure, no_unit, no_p50, no_p99, target, seen, met]);
+            }
         }
         for column in [1, 3, 4, 6] {
             if let Some(column) = table.column_mut(column) {
@@ -75,13 +80,16 @@ impl Report {
         }
         let machine = &self.machine;
         let mut text = format!(
-            "tidegate {} on {} cores ({}, {}); appending and syncing 1 KiB takes {} ms\n{table}\n",
+            "tidegate {} on {} cores ({}, {}); appending and syncing 1 KiB takes {} ms\n\n{table}\n\n",
             self.version,
             machine.cores,
             machine.processor,
             machine.system,
             figure(machine.sync_ms),
         );
+        for measure in self.measures.iter().filter(|measure| !measure.note.is_empty()) {
+            text.push_str(&format!("- {}: {}\n", measure.what, measure.note));
+        }
         let (met, judged) = self.score();
         text.push_str(&format!("{met} of {judged} targets met\n"));
         if self.quick {
@@ -108,8 +116,11 @@ impl Report {
     }
 }
 
-fn lines(checks: &[Check], text: impl Fn(&Check) -> String) -> String {
-    checks.iter().map(text).collect::<Vec<_>>().join("\n")
+fn cells(check: Option<&Check>) -> [String; 3] {
+    check.map_or_else(<[String; 3]>::default, |check| {
+        let seen = check.seen.map_or_else(|| "—".to_owned(), figure);
+        [check.target.clone(), seen, mark(check.met).to_owned()]
+    })
 }
 
 fn mark(met: Option<bool>) -> &'static str {
