@@ -14,7 +14,9 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`bench`]: load generator, receiver and scenarios of `tidegate bench`
 
+pub mod bench;
 pub mod breaker;
 pub mod config;
 pub mod event;
