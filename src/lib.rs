@@ -6,8 +6,10 @@
 //! - [`event`]: the envelope, how it is read, rendered, filtered and signed
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`config`]: settings, their ranges, and where each value came from
+//! - [`logging`]: the hub's own log
 
 pub mod config;
 pub mod event;
 pub mod ground;
+pub mod logging;
 pub mod store;
