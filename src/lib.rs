@@ -7,9 +7,13 @@
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`config`]: settings, their ranges, and where each value came from
 //! - [`logging`]: the hub's own log
+//! - [`serve`]: where the command line hands over to the hub
+//! - [`cli`]: the command line
 
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod ground;
 pub mod logging;
+pub mod serve;
 pub mod store;
