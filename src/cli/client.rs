@@ -331,7 +331,8 @@ pub mod script {
             assert!(read > 0, "the request ended early");
             got.extend_from_slice(&part[..read]);
         }
-        let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
         stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
         String::from_utf8(got).expect("text")
     }
