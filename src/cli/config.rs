@@ -1,6 +1,6 @@
 //! `tidegate config check`: the effective settings and where each came from.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::Target;
 use super::exit::Failure;
@@ -27,10 +27,15 @@ pub fn run(target: &Target, output: Output, command: Command) -> Result<(), Fail
 
 fn check(target: &Target, output: Output, flags: &SettingFlags) -> Result<(), Failure> {
     let loaded = Config::load(flags.load_args(target))?;
+    // Programs get the value itself, people its text.
+    let value = |text: String| match output {
+        Output::Json => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        Output::Human => Value::String(text),
+    };
     let lines: Vec<_> = loaded
         .effective()
         .into_iter()
-        .map(|line| json!({ "key": line.key, "value": line.value, "origin": line.origin.to_string() }))
+        .map(|line| json!({ "key": line.key, "value": value(line.value), "origin": line.origin.to_string() }))
         .collect();
     match output {
         Output::Json => output.line(&json!({ "items": lines }).to_string()),
