@@ -4,6 +4,7 @@
 //!
 //! - [`ground`]: clock, chance, identifiers, limits, problems, secrets, record codec
 //! - [`config`]: settings in four layers, checked, with the origin of each value
+//! - [`logging`]: the hub's own log
 //! - [`event`]: the envelope, how it is read, rendered and filtered
 //! - [`retry`]: when a failed delivery is tried again, and whether at all
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
@@ -14,18 +15,22 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`cli`]: the command line
 //! - [`bench`]: load generator, receiver and scenarios of `tidegate bench`
 
 pub mod bench;
 pub mod breaker;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod ground;
 pub mod inbox;
+pub mod logging;
 pub mod metrics;
 pub mod outbox;
 pub mod retry;
 pub mod router;
+pub mod serve;
 pub mod store;
 pub mod supervise;
 pub mod webhook;

@@ -1,0 +1,178 @@
+//! The command line: a thin client of the hub's own HTTP surface, and the way to start one.
+//!
+//! Every command prints a table for people or, with `--json`, what the hub sent. Errors go to stderr; the exit code says
+//! their kind ([`exit::code`]).
+
+pub mod client;
+pub mod exit;
+pub mod output;
+
+mod config;
+mod dlq;
+mod events;
+mod keys;
+mod publish;
+mod serve;
+mod tail;
+mod verify;
+mod webhooks;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use client::Target;
+use exit::Failure;
+use output::Output;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  something failed on this side: a file, the terminal, a damaged store
+  2  bad arguments or settings
+  3  the hub knows nothing of this name
+  4  the hub refused
+  5  no hub answers";
+
+/// An event hub in one binary: durable log, signed webhooks, handlers, retries, breakers and dead letters.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    /// Print JSON, as the hub sends it
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the hub until SIGTERM or Ctrl-C
+    Serve(serve::Args),
+    /// Publish one event from flags, or many from stdin, one JSON envelope a line
+    Publish(publish::Args),
+    /// Show new events as they arrive
+    Tail(tail::Args),
+    /// Look up events
+    #[command(subcommand)]
+    Events(events::Command),
+    /// API keys of applications
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Webhooks: endpoints that events are delivered to
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
+    /// Dead letters: deliveries that were given up
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Settings
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Read everything in a store and try every checksum; the hub must not be running
+    Verify(verify::Args),
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the process was started with, and gives its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are not errors; clap knows which stream and code.
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(exit::code::USAGE);
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::code::FAILURE) };
+        }
+    };
+    let output = if cli.json { Output::Json } else { Output::Human };
+    let outcome = perform(&cli.target, output, cli.command);
+    if let Err(failure) = &outcome {
+        output.failure(failure);
+    }
+    exit::exit_code(&outcome)
+}
+
+fn perform(target: &Target, output: Output, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(target, &args),
+        Command::Publish(args) => wait(publish::run(target, output, args)),
+        Command::Tail(args) => wait(tail::run(target, output, args)),
+        Command::Events(command) => wait(events::run(target, output, command)),
+        Command::Keys(command) => wait(keys::run(target, output, command)),
+        Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
+        Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Config(command) => config::run(target, output, command),
+        Command::Verify(args) => verify::run(target, output, &args),
+        Command::Completions { shell } => completions(output, shell),
+    }
+}
+
+/// Runs a client command to its end. Ctrl-C ends it early, without an error: whoever pressed it knows.
+fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    });
+    // A thread that still reads stdin must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
+    output.line(String::from_utf8_lossy(&script).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command with its path, depth first.
+    fn walk(command: &clap::Command, path: &str, out: &mut Vec<(String, clap::Command)>) {
+        out.push((path.to_owned(), command.clone()));
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            walk(inner, &format!("{path} {}", inner.get_name()), out);
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_every_command_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_is_as_recorded() {
+        let mut root = Cli::command().term_width(110);
+        root.build();
+        let mut commands = Vec::new();
+        walk(&root, "tidegate", &mut commands);
+        let text: String = commands
+            .into_iter()
+            .map(|(path, mut command)| format!("==== {path} --help\n{}\n", command.render_long_help()))
+            .collect();
+        let text: Vec<&str> = text.lines().map(str::trim_end).collect();
+        insta::assert_snapshot!("help", text.join("\n"));
+    }
+
+    #[test]
+    fn global_flags_are_taken_before_and_after_the_command() {
+        for line in [
+            ["tidegate", "--json", "--data-dir", "/d", "dlq", "list"],
+            ["tidegate", "dlq", "list", "--json", "--data-dir", "/d"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("parsed");
+            assert!(cli.json);
+            assert_eq!(cli.target.data_dir.as_deref(), Some(std::path::Path::new("/d")));
+        }
+    }
+}

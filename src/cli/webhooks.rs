@@ -1,0 +1,226 @@
+//! `tidegate webhooks`: endpoints that events are delivered to.
+
+use serde_json::{Map, Value};
+
+use super::client::{Body, Client, Door, Method, Query, Target, segment};
+use super::exit::Failure;
+use super::output::{Column, Output};
+
+/// Commands about webhooks.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a webhook; its signing secret is shown this once
+    Create {
+        /// Where events are posted to
+        #[arg(long = "endpoint", value_name = "URL")]
+        endpoint: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// List webhooks
+    List(Page),
+    /// Show one webhook
+    Get {
+        /// The webhook's id
+        id: String,
+    },
+    /// Change what is named, keep the rest
+    Update {
+        /// The webhook's id
+        id: String,
+        /// Where events are posted to
+        #[arg(long = "endpoint", value_name = "URL")]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Hold deliveries back; events wait in the log
+    Pause {
+        /// The webhook's id
+        id: String,
+    },
+    /// Deliver again, from where it stopped
+    Resume {
+        /// The webhook's id
+        id: String,
+    },
+    /// End a webhook and forget what it has not delivered
+    Delete {
+        /// The webhook's id
+        id: String,
+    },
+    /// Send a test event to the endpoint and show its answer
+    Test {
+        /// The webhook's id
+        id: String,
+    },
+    /// Show the latest attempts
+    Attempts {
+        /// The webhook's id
+        id: String,
+        #[command(flatten)]
+        page: Page,
+    },
+}
+
+/// A part of a list.
+#[derive(Debug, clap::Args)]
+pub struct Page {
+    /// Go on from an earlier answer
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Items of one answer
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+impl Page {
+    fn query(self) -> Query {
+        Query::none().with("cursor", self.cursor).with("limit", Some(self.limit))
+    }
+}
+
+/// What can be said of a webhook.
+#[derive(Debug, Default, clap::Args)]
+pub struct Fields {
+    /// Tenant whose events it takes
+    #[arg(long)]
+    org: Option<String>,
+    /// Types it takes, separated by commas: invoice.paid, invoice.*, *
+    #[arg(long, value_delimiter = ',', value_name = "TYPES")]
+    event_types: Vec<String>,
+    /// Only events of this channel
+    #[arg(long)]
+    channel: Option<String>,
+    /// Only events of this facility
+    #[arg(long)]
+    facility: Option<String>,
+    /// Only events of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Order of deliveries
+    #[arg(long, value_parser = ["none", "key", "strict"])]
+    ordering: Option<String>,
+    /// Form of the body
+    #[arg(long, value_parser = ["standard", "cloudevents", "raw"])]
+    format: Option<String>,
+    /// Deliveries in flight at most
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    concurrency: Option<u32>,
+    /// A header to send, may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = super::serve::pair)]
+    headers: Vec<(String, String)>,
+    /// Further fields as a JSON object, such as {"rate_limit":…,"retry":…}
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    with: Option<Map<String, Value>>,
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+impl Fields {
+    /// The document to send: what was named and nothing else.
+    fn document(self, endpoint: Option<String>) -> Value {
+        let mut document = self.with.unwrap_or_default();
+        let texts = [
+            ("url", endpoint),
+            ("org", self.org),
+            ("channel", self.channel),
+            ("facility", self.facility),
+            ("service", self.service),
+            ("ordering", self.ordering),
+            ("format", self.format),
+        ];
+        document.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
+        if !self.event_types.is_empty() {
+            document.insert("event_types".to_owned(), self.event_types.into());
+        }
+        if let Some(concurrency) = self.concurrency {
+            document.insert("concurrency".to_owned(), concurrency.into());
+        }
+        if !self.headers.is_empty() {
+            let headers: Map<String, Value> =
+                self.headers.into_iter().map(|(name, value)| (name, value.into())).collect();
+            document.insert("headers".to_owned(), headers.into());
+        }
+        Value::Object(document)
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    ("ID", "/id"),
+    ("STATUS", "/status"),
+    ("ORG", "/org"),
+    ("TYPES", "/event_types"),
+    ("URL", "/url"),
+    ("CREATED", "/created_at"),
+];
+
+const ATTEMPT_COLUMNS: &[Column] = &[
+    ("AT", "/at"),
+    ("EVENT", "/event_id"),
+    ("ATTEMPT", "/attempt"),
+    ("OUTCOME", "/outcome"),
+    ("STATUS", "/status"),
+    ("MS", "/latency_ms"),
+    ("ERROR", "/error"),
+];
+
+/// Performs the command.
+///
+/// # Errors
+/// When no hub answers, or it refuses.
+pub async fn run(target: &Target, output: Output, command: Command) -> Result<(), Failure> {
+    let client = Client::new(target, Door::Any)?;
+    let none = Query::none();
+    let path = |id: &str, rest: &str| format!("/v1/webhooks/{}{rest}", segment(id));
+    let (method, path, body) = match command {
+        Command::List(page) => {
+            let answer = client.call(Method::GET, "/v1/webhooks", &page.query(), Body::None).await?;
+            return output.list(&answer, "items", COLUMNS);
+        }
+        Command::Attempts { id, page } => {
+            let answer = client.call(Method::GET, &path(&id, "/attempts"), &page.query(), Body::None).await?;
+            return output.list(&answer, "items", ATTEMPT_COLUMNS);
+        }
+        Command::Delete { id } => {
+            output.thing(&client.call(Method::DELETE, &path(&id, ""), &none, Body::None).await?)?;
+            return output.say("deleted");
+        }
+        Command::Create { endpoint, fields } => {
+            (Method::POST, "/v1/webhooks".to_owned(), Body::from(&fields.document(Some(endpoint))))
+        }
+        Command::Update { id, endpoint, fields } => {
+            (Method::PATCH, path(&id, ""), Body::from(&fields.document(endpoint)))
+        }
+        Command::Get { id } => (Method::GET, path(&id, ""), Body::None),
+        Command::Pause { id } => (Method::POST, path(&id, "/pause"), Body::None),
+        Command::Resume { id } => (Method::POST, path(&id, "/resume"), Body::None),
+        Command::Test { id } => (Method::POST, path(&id, "/test"), Body::None),
+    };
+    output.thing(&client.call(method, &path, &none, body).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_document_holds_what_was_named_and_flags_win_over_further_fields() {
+        let fields = Fields {
+            event_types: vec!["invoice.*".to_owned()],
+            headers: vec![("x-a".to_owned(), "1".to_owned())],
+            org: Some("acme".to_owned()),
+            with: json!({"org": "other", "rate_limit": {"capacity": 5}}).as_object().cloned(),
+            ..Fields::default()
+        };
+        assert_eq!(
+            fields.document(Some("https://h/x".to_owned())),
+            json!({"url": "https://h/x", "org": "acme", "event_types": ["invoice.*"], "headers": {"x-a": "1"}, "rate_limit": {"capacity": 5}})
+        );
+        assert_eq!(Fields::default().document(None), json!({}));
+    }
+}
