@@ -165,6 +165,7 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
 
     let event_type = required_type(raw_of(Field::Type))?;
     let given_id = identifier(Field::Id, raw_of(Field::Id), limits::EVENT_ID_CHARS_MAX)?;
+    let id_given = given_id.is_some();
     let org = org_of(raw_of(Field::Org), rules)?;
     let aggregate_type = string(Field::AggregateType, raw_of(Field::AggregateType), limits::SCOPE_CHARS_MAX)?;
     let aggregate_id = string(Field::AggregateId, raw_of(Field::AggregateId), limits::AGGREGATE_ID_CHARS_MAX)?;
@@ -174,6 +175,7 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
     };
     let span = |field: Field| raw_of(field).map(|raw| span_in(object, raw));
     let meta = EventMeta {
+        id: given_id.unwrap_or_else(|| uuid_v7(rules.now, rules.random).to_string()),
         event_type,
         org,
         source: string(Field::Source, raw_of(Field::Source), limits::SCOPE_CHARS_MAX)?,
@@ -194,12 +196,8 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
             .map(|_| span(Field::Metadata))?,
         source_refs: source_refs(raw_of(Field::SourceRefs)).map(|()| span(Field::SourceRefs))?,
         request_context: span(Field::RequestContext),
-        id: String::new(),
     };
-    let id_given = given_id.is_some();
-    let id = given_id.unwrap_or_else(|| uuid_v7(rules.now, rules.random).to_string());
-    let body = Bytes::copy_from_slice(object.as_bytes());
-    Ok(Draft { meta: EventMeta { id, ..meta }, body, id_given, received_at: rules.now })
+    Ok(Draft { meta, body: Bytes::copy_from_slice(object.as_bytes()), id_given, received_at: rules.now })
 }
 
 /// The elements of a JSON array, each a slice of `body`.
@@ -556,24 +554,29 @@ fn object_within(field: Field, raw: Option<&str>, bytes_max: usize) -> Result<Op
 
 /// Checks the known members of the request context and gives its correlation id.
 fn request_context(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    let field = Field::RequestContext;
-    let Some(raw) = object_within(field, raw, limits::REQUEST_CONTEXT_BYTES_MAX)? else { return Ok(None) };
+    const CORRELATION_ID: &str = "request_context.correlation_id";
+    let Some(raw) = object_within(Field::RequestContext, raw, limits::REQUEST_CONTEXT_BYTES_MAX)? else {
+        return Ok(None);
+    };
     let mut correlation_id = None;
     for member in super::json::members(raw.as_bytes()) {
-        let chars_max = match member.name.as_ref() {
-            b"correlation_id" | b"causation_id" | b"user_id" | b"tenant_id" | b"ip" => limits::KEY_CHARS_MAX,
-            b"user_agent" => limits::REQUEST_CONTEXT_BYTES_MAX,
+        let (path, chars_max) = match member.name.as_ref() {
+            b"correlation_id" => (CORRELATION_ID, limits::KEY_CHARS_MAX),
+            b"causation_id" => ("request_context.causation_id", limits::KEY_CHARS_MAX),
+            b"user_id" => ("request_context.user_id", limits::KEY_CHARS_MAX),
+            b"tenant_id" => ("request_context.tenant_id", limits::KEY_CHARS_MAX),
+            b"ip" => ("request_context.ip", limits::KEY_CHARS_MAX),
+            b"user_agent" => ("request_context.user_agent", limits::REQUEST_CONTEXT_BYTES_MAX),
             _ => continue,
         };
         let value = &raw[member.value];
         if value == "null" {
             continue;
         }
-        let path = format!("{}.{}", field.name(), String::from_utf8_lossy(&member.name));
-        let text = characters(&path, value, chars_max)?;
-        if member.name.as_ref() == b"correlation_id" {
+        let text = characters(path, value, chars_max)?;
+        if path == CORRELATION_ID {
             // It travels in a header.
-            no_control(&path, &text, value)?;
+            no_control(path, &text, value)?;
             correlation_id = Some(text.into_owned());
         }
     }
