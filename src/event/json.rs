@@ -36,7 +36,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The next token and where it lies.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<(Token, Range<usize>)> {
         loop {
             let start = self.at;
@@ -87,6 +87,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The characters of a string token.
+    #[inline]
     fn string(&self, range: Range<usize>, escaped: bool) -> Cow<'a, [u8]> {
         let inner = self.text.get(range.start + 1..range.end.saturating_sub(1)).unwrap_or_default();
         if escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
@@ -207,6 +208,9 @@ pub struct StructureScan<'a> {
     keys: Vec<Cow<'a, [u8]>>,
 }
 
+/// Open containers that are made room for at once.
+const USUAL_DEPTH: usize = 8;
+
 /// Objects up to this many keys are compared key by key, larger ones by sorting.
 const PAIRWISE_KEYS_MAX: usize = 16;
 
@@ -221,6 +225,8 @@ impl<'a> StructureScan<'a> {
         }
         self.frames.clear();
         self.keys.clear();
+        self.frames.reserve(USUAL_DEPTH);
+        self.keys.reserve(PAIRWISE_KEYS_MAX);
         let mut tokens = Tokens::new(value);
         let mut key_next = false;
         while let Some((token, range)) = tokens.next() {

@@ -5,6 +5,8 @@
 //! field, or a name given twice, is a mistake that its producer wants to hear of, and readers that take the first or the
 //! last of two would disagree on what the event says.
 
+mod checks;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -12,6 +14,11 @@ use bytes::Bytes;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub(super) use self::checks::check_type_name;
+use self::checks::{
+    default_ordering_key, identifier, object_within, occurred_at, org_of, request_context, required_type,
+    schema_version, source_refs, string, traceparent,
+};
 use super::envelope::{Draft, EventMeta, Span};
 use super::json::{StructureFault, StructureScan};
 pub use super::json::{has_member, same_json};
@@ -165,6 +172,7 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
 
     let event_type = required_type(raw_of(Field::Type))?;
     let given_id = identifier(Field::Id, raw_of(Field::Id), limits::EVENT_ID_CHARS_MAX)?;
+    let id_given = given_id.is_some();
     let org = org_of(raw_of(Field::Org), rules)?;
     let aggregate_type = string(Field::AggregateType, raw_of(Field::AggregateType), limits::SCOPE_CHARS_MAX)?;
     let aggregate_id = string(Field::AggregateId, raw_of(Field::AggregateId), limits::AGGREGATE_ID_CHARS_MAX)?;
@@ -174,6 +182,7 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
     };
     let span = |field: Field| raw_of(field).map(|raw| span_in(object, raw));
     let meta = EventMeta {
+        id: given_id.unwrap_or_else(|| uuid_v7(rules.now, rules.random).to_string()),
         event_type,
         org,
         source: string(Field::Source, raw_of(Field::Source), limits::SCOPE_CHARS_MAX)?,
@@ -194,12 +203,8 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
             .map(|_| span(Field::Metadata))?,
         source_refs: source_refs(raw_of(Field::SourceRefs)).map(|()| span(Field::SourceRefs))?,
         request_context: span(Field::RequestContext),
-        id: String::new(),
     };
-    let id_given = given_id.is_some();
-    let id = given_id.unwrap_or_else(|| uuid_v7(rules.now, rules.random).to_string());
-    let body = Bytes::copy_from_slice(object.as_bytes());
-    Ok(Draft { meta: EventMeta { id, ..meta }, body, id_given, received_at: rules.now })
+    Ok(Draft { meta, body: Bytes::copy_from_slice(object.as_bytes()), id_given, received_at: rules.now })
 }
 
 /// The elements of a JSON array, each a slice of `body`.
@@ -367,255 +372,6 @@ fn span_in(whole: &str, part: &str) -> Span {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;
     // The body was checked to be no longer than a span can say.
     Span { start: start as u32, end: (start + part.len()) as u32 }
-}
-
-/// The characters of a JSON string, of at most `chars_max`.
-fn characters<'a>(name: &str, raw: &'a str, chars_max: usize) -> Result<Cow<'a, str>, Problem> {
-    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Err(Problem::field(name, "a string", clipped(raw)));
-    };
-    let text = if inner.contains('\\') {
-        let text: String = serde_json::from_str(raw)
-            .map_err(|_| Problem::field(name, "a string of whole characters", clipped(raw)))?;
-        Cow::Owned(text)
-    } else {
-        Cow::Borrowed(inner)
-    };
-    if text.len() > chars_max && text.chars().count() > chars_max {
-        return Err(Problem::field(name, format!("at most {chars_max} characters"), clipped(&text)));
-    }
-    Ok(text)
-}
-
-fn string(field: Field, raw: Option<&str>, chars_max: usize) -> Result<Option<String>, Problem> {
-    raw.map(|raw| characters(field.name(), raw, chars_max).map(Cow::into_owned)).transpose()
-}
-
-/// A string that names something: not empty, and fit for a header or a line of a log.
-fn identifier(field: Field, raw: Option<&str>, chars_max: usize) -> Result<Option<String>, Problem> {
-    let Some(raw) = raw else { return Ok(None) };
-    let text = characters(field.name(), raw, chars_max)?;
-    if text.is_empty() {
-        return Err(Problem::field(field.name(), "not empty", clipped(raw)));
-    }
-    no_control(field.name(), &text, raw)?;
-    Ok(Some(text.into_owned()))
-}
-
-fn no_control(name: &str, text: &str, raw: &str) -> Result<(), Problem> {
-    if text.chars().any(char::is_control) {
-        return Err(Problem::field(name, "no control characters", clipped(raw)));
-    }
-    Ok(())
-}
-
-fn required_type(raw: Option<&str>) -> Result<String, Problem> {
-    let Some(event_type) = identifier(Field::Type, raw, limits::EVENT_TYPE_CHARS_MAX)? else {
-        return Err(Problem::field(Field::Type.name(), "required", "nothing"));
-    };
-    check_type_name(Field::Type.name(), &event_type)?;
-    Ok(event_type)
-}
-
-/// Whether `name` is a dotted name, such as `invoice.paid`; `field` is named when it is not.
-///
-/// # Errors
-/// `InvalidField` saying which rule is broken.
-pub(super) fn check_type_name(field: &str, name: &str) -> Result<(), Problem> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/' | b':');
-    if !name.bytes().all(fits) {
-        return Err(Problem::field(field, "a dotted name of A-Z a-z 0-9 _ - / : and dots", clipped(name)));
-    }
-    if name.split('.').any(str::is_empty) {
-        return Err(Problem::field(field, "a dotted name with no empty part", clipped(name)));
-    }
-    Ok(())
-}
-
-fn org_of(raw: Option<&str>, rules: &ParseRules<'_>) -> Result<String, Problem> {
-    let org = identifier(Field::Org, raw, limits::SCOPE_CHARS_MAX)?
-        .unwrap_or_else(|| rules.default_org.or(rules.confined_to).unwrap_or_default().to_owned());
-    match rules.confined_to {
-        Some(own) if own != org => {
-            Err(Problem::field(Field::Org.name(), "the org of the key", org).as_kind(ProblemKind::Forbidden))
-        }
-        Some(_) | None => Ok(org),
-    }
-}
-
-fn default_ordering_key(aggregate_type: Option<&str>, aggregate_id: Option<&str>) -> Option<String> {
-    let (kind, id) = (aggregate_type.unwrap_or_default(), aggregate_id.unwrap_or_default());
-    if kind.is_empty() && id.is_empty() {
-        return None;
-    }
-    let mut key = String::with_capacity(kind.len() + 1 + id.len());
-    key.push_str(kind);
-    key.push('/');
-    key.push_str(id);
-    Some(key)
-}
-
-/// Longest RFC 3339 text taken; nanoseconds and an offset make 35.
-const TIME_CHARS_MAX: usize = 64;
-
-fn occurred_at(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    let Some(raw) = raw else { return Ok(None) };
-    let text = characters(Field::OccurredAt.name(), raw, TIME_CHARS_MAX)?;
-    let refused = |why: &str| {
-        let limit = format!("an RFC 3339 time such as 2026-11-21T08:00:00Z ({why})");
-        Problem::field(Field::OccurredAt.name(), limit, clipped(&text))
-    };
-    if !looks_like_rfc3339(text.as_bytes()) {
-        return Err(refused("date, T, time, and Z or an offset"));
-    }
-    UnixMs::parse_rfc3339(&text).map_err(|why| refused(&why))?;
-    Ok(Some(text.into_owned()))
-}
-
-/// Whether the text has the shape of RFC 3339 section 5.6. Parsers take more (ISO 8601 basic dates, zone names), which
-/// the receivers of the event might not.
-fn looks_like_rfc3339(text: &[u8]) -> bool {
-    let shape = |text: &[u8], pattern: &[u8]| {
-        text.len() == pattern.len()
-            && text.iter().zip(pattern).all(|(byte, wanted)| match wanted {
-                b'0' => byte.is_ascii_digit(),
-                b'T' => matches!(byte, b'T' | b't'),
-                b'+' => matches!(byte, b'+' | b'-'),
-                other => byte == other,
-            })
-    };
-    let Some((seconds, mut rest)) = text.split_at_checked(19) else { return false };
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 {
-            return false;
-        }
-        rest = &fraction[digits..];
-    }
-    shape(seconds, b"0000-00-00T00:00:00") && (matches!(rest, b"Z" | b"z") || shape(rest, b"+00:00"))
-}
-
-fn schema_version(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    let field = Field::SchemaVersion;
-    let Some(raw) = raw else { return Ok(None) };
-    if raw.starts_with('"') {
-        return string(field, Some(raw), limits::CODE_CHARS_MAX);
-    }
-    let digits = raw.strip_prefix('-').unwrap_or(raw);
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Problem::field(field.name(), "a string or an integer", clipped(raw)));
-    }
-    if raw.len() > limits::CODE_CHARS_MAX {
-        return Err(Problem::field(
-            field.name(),
-            format!("at most {} characters", limits::CODE_CHARS_MAX),
-            clipped(raw),
-        ));
-    }
-    Ok(Some(raw.to_owned()))
-}
-
-/// Checks the shape that W3C Trace Context gives the header of this name.
-fn traceparent(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    let Some(raw) = raw else { return Ok(None) };
-    let text = characters(Field::Traceparent.name(), raw, limits::KEY_CHARS_MAX)?;
-    if !is_traceparent(&text) {
-        let limit =
-            "a W3C traceparent: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower case, ids not all zero";
-        return Err(Problem::field(Field::Traceparent.name(), limit, clipped(&text)));
-    }
-    Ok(Some(text.into_owned()))
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let mut hex = |len: usize| {
-        parts.next().filter(|part| {
-            part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        })
-    };
-    let (Some(version), Some(trace), Some(parent), Some(_flags)) = (hex(2), hex(32), hex(16), hex(2)) else {
-        return false;
-    };
-    let zero = |id: &str| id.bytes().all(|byte| byte == b'0');
-    // Later versions may append parts; version 00 has none.
-    version != "ff" && !zero(trace) && !zero(parent) && (version != "00" || parts.next().is_none())
-}
-
-/// Checks that a field is an object of at most `bytes_max` bytes, and gives its text.
-fn object_within(field: Field, raw: Option<&str>, bytes_max: usize) -> Result<Option<&str>, Problem> {
-    let Some(raw) = raw else { return Ok(None) };
-    if !raw.starts_with('{') {
-        return Err(Problem::field(field.name(), "a JSON object", clipped(raw)));
-    }
-    if raw.len() > bytes_max {
-        return Err(too_large(field.name(), bytes_max, raw.len()));
-    }
-    Ok(Some(raw))
-}
-
-/// Checks the known members of the request context and gives its correlation id.
-fn request_context(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    let field = Field::RequestContext;
-    let Some(raw) = object_within(field, raw, limits::REQUEST_CONTEXT_BYTES_MAX)? else { return Ok(None) };
-    let mut correlation_id = None;
-    for member in super::json::members(raw.as_bytes()) {
-        let chars_max = match member.name.as_ref() {
-            b"correlation_id" | b"causation_id" | b"user_id" | b"tenant_id" | b"ip" => limits::KEY_CHARS_MAX,
-            b"user_agent" => limits::REQUEST_CONTEXT_BYTES_MAX,
-            _ => continue,
-        };
-        let value = &raw[member.value];
-        if value == "null" {
-            continue;
-        }
-        let path = format!("{}.{}", field.name(), String::from_utf8_lossy(&member.name));
-        let text = characters(&path, value, chars_max)?;
-        if member.name.as_ref() == b"correlation_id" {
-            // It travels in a header.
-            no_control(&path, &text, value)?;
-            correlation_id = Some(text.into_owned());
-        }
-    }
-    Ok(correlation_id)
-}
-
-fn source_refs(raw: Option<&str>) -> Result<(), Problem> {
-    let field = Field::SourceRefs.name();
-    let Some(raw) = raw else { return Ok(()) };
-    let shape = "a list of {system, type, id}, each a string";
-    let refs: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| Problem::field(field, shape, clipped(raw)))?;
-    if refs.len() > limits::SOURCE_REFS_MAX {
-        return Err(Problem::field(
-            field,
-            format!("at most {} entries", limits::SOURCE_REFS_MAX),
-            format!("{} entries", refs.len()),
-        ));
-    }
-    for (at, entry) in refs.iter().map(|entry| entry.get()).enumerate() {
-        if !entry.starts_with('{') {
-            return Err(Problem::field(format!("{field}[{at}]"), "an object of system, type and id", clipped(entry)));
-        }
-        let mut missing = vec!["system", "type", "id"];
-        for member in super::json::members(entry.as_bytes()) {
-            let name = String::from_utf8_lossy(&member.name);
-            let path = format!("{field}[{at}].{}", clipped(&name));
-            let value = &entry[member.value.clone()];
-            let Some(known) = missing.iter().position(|known| *known == name) else {
-                return Err(Problem::field(
-                    path,
-                    "no part of a source reference; it has system, type and id",
-                    clipped(value),
-                ));
-            };
-            missing.swap_remove(known);
-            characters(&path, value, limits::AGGREGATE_ID_CHARS_MAX)?;
-        }
-        if let Some(name) = missing.first() {
-            return Err(Problem::field(format!("{field}[{at}].{name}"), "required, a string", clipped(entry)));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
