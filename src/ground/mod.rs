@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod fields;
 pub mod ids;
 pub mod limits;
 pub mod random;

@@ -20,7 +20,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.split_once("content-length: ").map_or("0", |(_, rest)| rest.lines().next().unwrap_or("0"));
-        if body.len() >= length.parse().expect("a length") {
+        if body.len() >= length.parse::<usize>().expect("a length") {
             return Some(text);
         }
     }

@@ -1,0 +1,94 @@
+//! Documents of one kind in the registry, as values. They are JSON, because their fields grow with the product; the
+//! registry frames them with a version and a checksum.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ground::error::{Problem, ProblemKind};
+use crate::store::{Registry, StoreError};
+
+/// The documents of one kind.
+pub struct Documents<T> {
+    registry: Arc<dyn Registry>,
+    kind: &'static str,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> std::fmt::Debug for Documents<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Documents").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// What a client is told of a failure of the store: inside text goes to the log.
+#[must_use]
+pub fn store_problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::DiskFull { free, floor } => {
+            Problem::new(ProblemKind::DiskFull, format!("{free} bytes are free, the floor is {floor}")).retry_after(30)
+        }
+        StoreError::Unavailable => Problem::new(ProblemKind::Overloaded, "the store is not open now"),
+        StoreError::Engine(_) => {
+            Problem::new(ProblemKind::Overloaded, "the store failed and is being opened again; nothing is promised")
+        }
+        StoreError::Revision { .. } => Problem::new(ProblemKind::Conflict, "it was changed meanwhile; read it again"),
+        StoreError::Corrupt { .. } => {
+            tracing::error!(%error, "a stored record is damaged");
+            Problem::new(ProblemKind::Internal, "a stored record is damaged; the log of the hub names it")
+        }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Documents<T> {
+    /// The documents of `kind`.
+    #[must_use]
+    pub fn new(registry: Arc<dyn Registry>, kind: &'static str) -> Self {
+        Self { registry, kind, of: PhantomData }
+    }
+
+    fn read(&self, key: &str, bytes: &[u8]) -> Result<T, Problem> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            tracing::error!(kind = self.kind, key, %error, "a stored document does not decode");
+            Problem::new(ProblemKind::Internal, "a stored document does not decode; the log of the hub names it")
+        })
+    }
+
+    /// Every document with its revision, by key. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails or a document is damaged.
+    pub fn list(&self) -> Result<Vec<(T, u64)>, Problem> {
+        let documents = self.registry.list(self.kind).map_err(|error| store_problem(&error))?;
+        documents.iter().map(|one| Ok((self.read(&one.key, &one.bytes)?, one.revision))).collect()
+    }
+
+    /// A document with its revision. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails or the document is damaged.
+    pub fn get(&self, key: &str) -> Result<Option<(T, u64)>, Problem> {
+        let found = self.registry.get(self.kind, key).map_err(|error| store_problem(&error))?;
+        found.map(|one| Ok((self.read(key, &one.bytes)?, one.revision))).transpose()
+    }
+
+    /// Writes a document durably when its revision is still `expected`. Blocks.
+    ///
+    /// # Errors
+    /// When it was changed meanwhile, or the store fails.
+    pub fn put(&self, key: &str, value: &T, expected: Option<u64>) -> Result<u64, Problem> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Problem::new(ProblemKind::Internal, format!("the document does not encode: {error}")))?;
+        self.registry.put(self.kind, key, &bytes, expected).map_err(|error| store_problem(&error))
+    }
+
+    /// Removes a document durably. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn delete(&self, key: &str) -> Result<bool, Problem> {
+        self.registry.delete(self.kind, key).map_err(|error| store_problem(&error))
+    }
+}
