@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::ground::error::Problem;
 
 /// Largest count of failures, successes or probes.
-const COUNT_MAX: u32 = 1_000;
-/// Longest time any setting may name, in milliseconds: 24 hours.
-const TIME_MS_MAX: u64 = 24 * 3_600_000;
+const COUNT_MAX: u32 = 10_000;
+/// Longest time any setting may name, in milliseconds: 7 days.
+const TIME_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Most calls a window looks back.
 const WINDOW_MAX: usize = 10_000;
 
@@ -163,7 +163,7 @@ mod tests {
         let base = BreakerSettings::default;
         let cases = [
             (BreakerSettings { failure_threshold: 0, ..base() }, "breaker.failure_threshold"),
-            (BreakerSettings { success_threshold: 1_001, ..base() }, "breaker.success_threshold"),
+            (BreakerSettings { success_threshold: 10_001, ..base() }, "breaker.success_threshold"),
             (BreakerSettings { probes_max: 0, ..base() }, "breaker.probes_max"),
             (BreakerSettings { cooldown_ms: 0, ..base() }, "breaker.cooldown_ms"),
             (BreakerSettings { cooldown_cap_ms: 29_999, ..base() }, "breaker.cooldown_cap_ms"),
