@@ -112,7 +112,7 @@ class Hub:
         made = self.admin().json("POST", "/v1/admin/keys", {"application": "peers", "org": org, "scopes": scopes})
         return made["key"]
 
-    def signal(self, number):
+    def send_signal(self, number):
         self.process.send_signal(number)
 
     def end(self, number=signal.SIGTERM):

@@ -16,7 +16,7 @@ pub use signature::assert_signed;
 use serde_json::{Value, json};
 
 /// How long a condition may take to come true before the test fails. Generous: it bounds a hang, it measures nothing.
-pub const DEADLINE: Duration = Duration::from_secs(90);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a condition that cannot be waited for is looked at.
 const POLL: Duration = Duration::from_millis(15);
