@@ -1,0 +1,216 @@
+//! Who may do what: no key, unknown keys, scopes, and the wall between orgs on every endpoint (SEC-1, SEC-3).
+
+use serde_json::{Value, json};
+
+use crate::support::{Api, Hub, Receiver, Reply, items, retry};
+
+/// Every endpoint of the public listener, with a body that would do where one is needed.
+fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, String, Value)> {
+    let new_event = json!({"type": "a.b", "org": "acme"});
+    let new_webhook = json!({"url": "http://127.0.0.1:9/", "org": "acme", "event_types": ["*"]});
+    vec![
+        ("POST", "/v1/events".to_owned(), new_event.clone()),
+        ("POST", "/v1/events/batch?atomic=true".to_owned(), json!([new_event])),
+        ("GET", format!("/v1/events/{event}"), Value::Null),
+        ("GET", "/v1/events".to_owned(), Value::Null),
+        ("POST", "/v1/webhooks".to_owned(), new_webhook),
+        ("GET", "/v1/webhooks".to_owned(), Value::Null),
+        ("GET", format!("/v1/webhooks/{webhook}"), Value::Null),
+        ("PATCH", format!("/v1/webhooks/{webhook}"), json!({"event_types": ["stolen.*"]})),
+        ("POST", format!("/v1/webhooks/{webhook}/pause"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/resume"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/test"), json!({})),
+        ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
+        ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
+        ("GET", "/v1/dead-letters".to_owned(), Value::Null),
+        ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
+    ]
+}
+
+const ADMIN: &[(&str, &str)] = &[
+    ("GET", "/v1/admin/keys"),
+    ("POST", "/v1/admin/keys"),
+    ("GET", "/v1/admin/settings"),
+    ("PATCH", "/v1/admin/settings"),
+    ("GET", "/v1/admin/stats"),
+    ("GET", "/v1/admin/consumers"),
+    ("GET", "/v1/admin/breakers"),
+];
+
+struct Scene {
+    hub: Hub,
+    receiver: Receiver,
+    acme: Api,
+    event: String,
+    webhook: String,
+    letter: String,
+}
+
+/// Org `acme` with an event, a webhook and a dead letter.
+async fn scene() -> Scene {
+    let hub = Hub::start().await;
+    let receiver = Receiver::start();
+    let acme = hub.acme().await;
+    receiver.script("/acme", [Reply::Status(400)]);
+    let made = json!({"url": receiver.url("/acme"), "org": "acme", "event_types": ["a.*"], "retry": retry(&[50])});
+    let webhook = acme.webhook(&made).await["id"].as_str().unwrap().to_owned();
+    let event = acme.publish(&json!({"id": "acme-1", "type": "a.b", "data": {"private": true}})).await;
+    let letters = acme.wait_dead_letters(&webhook, 1).await;
+    let letter = letters[0]["id"].as_str().unwrap().to_owned();
+    Scene { hub, receiver, acme, event, webhook, letter }
+}
+
+#[tokio::test]
+async fn without_a_known_key_every_endpoint_answers_401() {
+    let scene = scene().await;
+    let address = scene.hub.public_address();
+    let strangers = [
+        Api::anonymous(address),
+        Api::with_key(address, "tg_unknown"),
+        Api::with_key(address, ""),
+        Api::with_bearer(address, "no-such-key"),
+        // The administrator's token is a key of the other listener.
+        Api::with_key(address, &scene.hub.admin_token()),
+    ];
+    for stranger in strangers {
+        for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
+            let answer = stranger.call(method, &path, &body).await;
+            assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text);
+            answer.expect_problem(401, "unauthorized");
+        }
+    }
+    let by_bearer = scene.hub.key(&["read"], Some("acme")).await;
+    Api::with_bearer(address, &by_bearer).get("/v1/events/acme-1").await.expect(200);
+}
+
+#[tokio::test]
+async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
+    let scene = scene().await;
+    let key = scene.hub.key(&["publish", "consume", "work", "manage", "read"], Some("globex")).await;
+    let globex = scene.hub.public(&key);
+    for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
+        let answer = globex.call(method, &path, &body).await;
+        if method == "GET" && matches!(path.as_str(), "/v1/events" | "/v1/webhooks" | "/v1/dead-letters") {
+            assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
+            continue;
+        }
+        assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
+        assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
+    }
+    for path in ["/v1/events?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"] {
+        let answer = globex.get(path).await;
+        if answer.status == 200 {
+            assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");
+        } else {
+            answer.expect_any(&[400, 403]);
+        }
+    }
+    let kept = scene.acme.get(&format!("/v1/webhooks/{}", scene.webhook)).await.expect(200).json();
+    assert_eq!(kept["status"], "active", "{kept}");
+    assert_eq!(kept["event_types"], json!(["a.*"]), "{kept}");
+    // Only the first delivery ever came: no test-send by a stranger.
+    assert_eq!(scene.receiver.on("/acme").len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_of_one_org_never_reaches_the_webhook_of_another() {
+    let hub = Hub::start().await;
+    let receiver = Receiver::start();
+    let any_org = hub.public(&hub.key(&["publish", "manage", "read"], None).await);
+    for org in ["acme", "globex"] {
+        let made = json!({"url": receiver.url(&format!("/{org}")), "org": org, "event_types": ["*"]});
+        any_org.webhook(&made).await;
+    }
+    for n in 0..20 {
+        let org = if n % 2 == 0 { "acme" } else { "globex" };
+        any_org.publish(&json!({"id": format!("{org}-{n}"), "type": "a.b", "org": org})).await;
+    }
+    for org in ["acme", "globex"] {
+        for delivery in receiver.wait_for(&format!("/{org}"), 10).await {
+            assert!(delivery.id().starts_with(org), "{} came to {org}", delivery.id());
+            assert_eq!(delivery.json()["org"], org);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_does_only_what_its_scopes_say() {
+    let scene = scene().await;
+    let forbidden = [
+        ("publish", &["GET /v1/events", "GET /v1/webhooks", "POST /v1/webhooks", "GET /v1/dead-letters"][..]),
+        ("read", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}", "POST /v1/webhooks/{}/pause"][..]),
+        ("manage", &["POST /v1/events"][..]),
+        ("consume", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}"][..]),
+    ];
+    for (scope, calls) in forbidden {
+        let key = scene.hub.key(&[scope], Some("acme")).await;
+        let api = scene.hub.public(&key);
+        for call in calls {
+            let (method, path) = call.split_once(' ').unwrap();
+            let path = path.replace("{}", &scene.webhook);
+            let body = json!({"type": "a.b", "url": "http://127.0.0.1:9/", "org": "acme", "event_types": ["*"]});
+            let answer = api.call(method, &path, &body).await;
+            assert_eq!(answer.status, 403, "a {scope} key, {call}: {}", answer.text);
+            answer.expect_problem(403, "forbidden");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_api_opens_to_the_administrator_alone() {
+    let scene = scene().await;
+    let all = scene.hub.key(&["publish", "consume", "work", "manage", "read"], None).await;
+    let body = json!({"application": "evil", "scopes": ["manage"]});
+    for (method, path) in ADMIN {
+        for stranger in [
+            Api::anonymous(scene.hub.admin_address()),
+            Api::with_key(scene.hub.admin_address(), &all),
+            Api::with_bearer(scene.hub.admin_address(), &all),
+            Api::with_bearer(scene.hub.admin_address(), "wrong"),
+        ] {
+            stranger.call(method, path, &body).await.expect_any(&[401, 403]);
+        }
+        // And not at all where the producers are.
+        let on_public = Api::with_bearer(scene.hub.public_address(), &scene.hub.admin_token());
+        on_public.call(method, path, &body).await.expect_any(&[401, 403, 404]);
+        scene.hub.public(&all).call(method, path, &body).await.expect_any(&[401, 403, 404]);
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_and_an_expired_one_open_nothing() {
+    let mut hub = Hub::start().await;
+    let wanted = json!({"application": "it", "org": "acme", "scopes": ["publish"]});
+    let made = hub.admin().post("/v1/admin/keys", &wanted).await.expect(201).json();
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    hub.public(key).publish(&json!({"type": "a.b"})).await;
+    let page = hub.admin().get("/v1/admin/keys").await.expect(200);
+    assert!(page.text.contains(id) && !page.text.contains(key), "a list shows ids, not keys: {}", page.text);
+
+    hub.admin().delete(&format!("/v1/admin/keys/{id}")).await.expect_any(&[200, 204]);
+    hub.public(key).post("/v1/events", &json!({"type": "a.b"})).await.expect_problem(401, "unauthorized");
+    let expired = json!({"application": "it", "scopes": ["publish"], "expires_at": "2020-01-01T00:00:00Z"});
+    let answer = hub.admin().post("/v1/admin/keys", &expired).await.expect_any(&[201, 400]);
+    if answer.status == 201 {
+        let key = answer.json()["key"].as_str().unwrap().to_owned();
+        hub.public(&key).post("/v1/events", &json!({"type": "a.b"})).await.expect_problem(401, "unauthorized");
+    }
+    hub.kill();
+    hub.restart().await;
+    hub.public(key).post("/v1/events", &json!({"type": "a.b"})).await.expect_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_key_asked_for_with_wrong_fields_is_refused_by_their_names() {
+    let hub = Hub::start().await;
+    for (field, body) in [
+        ("application", json!({"scopes": ["publish"]})),
+        ("scopes", json!({"application": "it"})),
+        ("scopes", json!({"application": "it", "scopes": ["everything"]})),
+        ("expires_at", json!({"application": "it", "scopes": ["read"], "expires_at": "soon"})),
+        ("colour", json!({"application": "it", "scopes": ["read"], "colour": 1})),
+    ] {
+        let problem = hub.admin().post("/v1/admin/keys", &body).await.expect_problem(400, "invalid-field").json();
+        assert!(problem["field"].as_str().unwrap_or_default().starts_with(field), "{body}: {problem}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The built binary, seen from outside: every test starts a hub of its own on free ports over its own directory and talks
+//! to it over HTTP alone, with receivers that answer by script.
+//!
+//! - [`support`]: the hub process, the scripted receiver, the client, waiting for conditions
+//! - one file an area
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as it says")]
+
+mod admin;
+mod crash;
+mod ingest;
+mod isolation;
+mod ordering;
+mod overload;
+mod secrets;
+mod shutdown;
+mod support;
+mod webhooks;

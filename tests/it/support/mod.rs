@@ -1,0 +1,61 @@
+//! What the tests share: a hub process, a scripted receiver, a client, and waiting for conditions instead of for time.
+
+mod api;
+mod hub;
+mod receiver;
+mod signature;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use api::Api;
+pub use hub::Hub;
+pub use receiver::{Delivery, Receiver, Reply};
+pub use signature::assert_signed;
+
+use serde_json::{Value, json};
+
+/// How long a condition may take to come true before the test fails. Generous: it bounds a hang, it measures nothing.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often a condition that cannot be waited for is looked at.
+const POLL: Duration = Duration::from_millis(15);
+
+/// Asks again and again until `look` answers something, and gives that.
+pub async fn until<T, F, Fut>(what: &str, mut look: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let found = tokio::time::timeout(DEADLINE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    });
+    match found.await {
+        Ok(found) => found,
+        Err(_) => panic!("waited {DEADLINE:?} in vain for: {what}"),
+    }
+}
+
+/// A retry override with these waits and no jitter.
+pub fn retry(delays_ms: &[u64]) -> Value {
+    json!({"kind": "fixed", "delays_ms": delays_ms, "jitter": 0})
+}
+
+/// The first value under this name, at any depth.
+pub fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => members.get(name).or_else(|| members.values().find_map(|member| find(member, name))),
+        Value::Array(items) => items.iter().find_map(|item| find(item, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// The `items` of a page.
+pub fn items(page: &Value) -> &Vec<Value> {
+    page["items"].as_array().unwrap_or_else(|| panic!("a page has items: {page}"))
+}
