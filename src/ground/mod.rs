@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod codec;
+pub mod context;
 pub mod error;
 pub mod fields;
 pub mod ids;

@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::context::WriteContext;
+use crate::ground::context::WriteContext;
 use super::documents::Documents;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};

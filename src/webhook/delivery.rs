@@ -40,8 +40,8 @@ pub struct DeliveryParts {
     pub target: Arc<ArcSwap<Target>>,
     /// The endpoint's breaker.
     pub breaker: Handle<BreakerActor>,
-    /// Makes the client of the thread the actor runs on.
-    pub outbound: Arc<dyn Fn() -> Outbound + Send + Sync>,
+    /// The client of the arbiter the actor runs on: its connections belong to that thread.
+    pub outbound: Outbound,
     /// Series.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -94,11 +94,11 @@ impl Caller {
 }
 
 impl DeliveryActor {
-    /// Made on the thread it will run on: the client's connections belong to that thread.
+    /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
         let DeliveryParts { target, breaker, outbound, metrics, clock } = parts;
-        Self { call: Caller { target, outbound: outbound(), clock }, metrics, breaker }
+        Self { call: Caller { target, outbound, clock }, metrics, breaker }
     }
 }
 

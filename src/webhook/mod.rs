@@ -4,8 +4,10 @@
 //! - [`guard`]: where deliveries may go
 //! - [`outbound`]: how they get there
 //! - [`delivery`]: the actor that calls one endpoint
+//! - [`record`]: a webhook as it is kept, and as a client asks for it
 
 pub mod delivery;
 pub mod guard;
 pub mod outbound;
+pub mod record;
 pub mod sign;

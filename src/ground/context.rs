@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ground::clock::UnixMs;
+use super::clock::UnixMs;
+use super::error::{Problem, ProblemKind};
 
 /// The context a write was made with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,5 +27,21 @@ impl WriteContext {
         serde_json::json!({
             "by": self.by, "at": self.at.to_rfc3339(), "correlation_id": self.correlation_id, "ip": self.ip,
         })
+    }
+}
+
+/// The org a request is about: the one it names, which must be the key's when the key is confined to one.
+///
+/// # Errors
+/// When a confined key names another org.
+pub fn scoped_org(given: Option<String>, confined_to: Option<&str>) -> Result<Option<String>, Problem> {
+    match (given, confined_to) {
+        (Some(given), Some(own)) if given != own => {
+            let mut problem = Problem::field("org", "the key is confined to another org", given);
+            problem.kind = ProblemKind::Forbidden;
+            Err(problem)
+        }
+        (Some(given), _) => Ok(Some(given)),
+        (None, own) => Ok(own.map(str::to_owned)),
     }
 }

@@ -1,0 +1,296 @@
+//! The directory of consumers: what each asked for, and the actors that serve those that have something to do.
+//!
+//! A consumer at rest is a record and its place in the router's index. Its inbox, delivery and breaker actors are made
+//! when an event matches, all on one arbiter, and end when it has been idle.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::breaker::BreakerSettings;
+use crate::breaker::actor::{BreakerActor, BreakerParts};
+use crate::ground::clock::SharedClock;
+use crate::ground::ids::ConsumerId;
+use crate::ground::random::SharedRandom;
+use crate::inbox::actor::{ConsumerSpec, InboxActor, InboxParts, Notice, Totals};
+use crate::inbox::catch_up::LogReader;
+use crate::inbox::ledger::Ledger;
+use crate::inbox::messages::Deliverer;
+use crate::metrics::Metrics;
+use crate::router::{Inboxes, RouterLink};
+use crate::store::{ConsumerState, Registry};
+use crate::supervise::{ActorKind, Handle, Health, Stop, supervise};
+use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
+use crate::webhook::outbound::Outbound;
+
+/// What the directory makes actors with.
+pub struct DirectoryParts {
+    /// Reads the log.
+    pub reader: LogReader,
+    /// Rows.
+    pub state: Arc<dyn ConsumerState>,
+    /// Breakers.
+    pub registry: Arc<dyn Registry>,
+    /// Where changes go.
+    pub ledger: std::sync::OnceLock<Ledger>,
+    /// The router.
+    pub router: RouterLink,
+    /// Numbers of the breakers.
+    pub breaker: BreakerSettings,
+    /// The arbiters that deliver, each with its client.
+    pub lanes: Vec<(ArbiterHandle, Outbound)>,
+    /// What supervision has seen.
+    pub health: Arc<Health>,
+    /// Series.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Chance.
+    pub random: SharedRandom,
+    /// How often positions are reported.
+    pub report_every: Duration,
+    /// Idle for this long, actors end.
+    pub idle_after: Duration,
+    /// Called with what the hub must do about a consumer.
+    pub notice: Arc<dyn Fn(&ConsumerId, Notice) + Send + Sync>,
+}
+
+/// How a consumer is served.
+pub enum Service {
+    /// By calling its endpoint.
+    Webhook(Arc<ArcSwap<Target>>),
+    /// By code in this process, once it is registered.
+    Handler,
+}
+
+/// A consumer.
+pub struct Consumer {
+    /// Its id.
+    pub id: ConsumerId,
+    /// What it asked for.
+    pub spec: Arc<ArcSwap<ConsumerSpec>>,
+    /// Its totals.
+    pub totals: Arc<Totals>,
+    /// How it is served.
+    pub service: Service,
+    deliver: Arc<ArcSwap<Option<Arc<dyn Deliverer>>>>,
+    running: Mutex<Option<Running>>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+struct Running {
+    inbox: Handle<InboxActor>,
+    calling: Option<(Handle<DeliveryActor>, Handle<BreakerActor>)>,
+}
+
+/// Every consumer.
+pub struct Directory {
+    parts: DirectoryParts,
+    consumers: DashMap<ConsumerId, Arc<Consumer>>,
+    hasher: RandomState,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("consumers", &self.consumers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new(parts: DirectoryParts) -> Arc<Self> {
+        Arc::new(Self { parts, consumers: DashMap::new(), hasher: RandomState::new() })
+    }
+
+    /// Sets where changes go: the ledger and the directory need each other, so it comes after both are made.
+    pub fn set_ledger(&self, ledger: Ledger) {
+        self.parts.ledger.get_or_init(|| ledger);
+    }
+
+    /// Puts a consumer in; one that is there already stays.
+    pub fn add(&self, id: ConsumerId, spec: ConsumerSpec, service: Service) -> Arc<Consumer> {
+        let entry = self.consumers.entry(id.clone()).or_insert_with(|| {
+            Arc::new(Consumer {
+                id,
+                spec: Arc::new(ArcSwap::from_pointee(spec)),
+                totals: Arc::default(),
+                service,
+                deliver: Arc::new(ArcSwap::from_pointee(None)),
+                running: Mutex::new(None),
+            })
+        });
+        Arc::clone(&entry)
+    }
+
+    /// Takes a consumer out and ends its actors.
+    pub fn remove(&self, id: &ConsumerId) {
+        if let Some((_, consumer)) = self.consumers.remove(id) {
+            end(consumer.running.lock().take());
+        }
+    }
+
+    /// A consumer.
+    #[must_use]
+    pub fn get(&self, id: &ConsumerId) -> Option<Arc<Consumer>> {
+        self.consumers.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Every consumer, in no particular order.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<Arc<Consumer>> {
+        self.consumers.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    /// Sets who takes the deliveries of an in-process consumer.
+    pub fn set_deliverer(&self, consumer: &Consumer, deliverer: Option<Arc<dyn Deliverer>>) {
+        consumer.deliver.store(Arc::new(deliverer));
+        if let Some(inbox) = self.running(&consumer.id) {
+            inbox.hint(crate::inbox::messages::Wake);
+        }
+    }
+
+    /// The breaker of a webhook, its actors started when they do not run.
+    #[must_use]
+    pub fn breaker(&self, id: &ConsumerId) -> Option<Handle<BreakerActor>> {
+        let running = self.ensure(id)?;
+        running.calling.map(|(_, breaker)| breaker)
+    }
+
+    /// The delivery actor of a webhook, when it runs.
+    #[must_use]
+    pub fn delivery(&self, id: &ConsumerId) -> Option<Handle<DeliveryActor>> {
+        let consumer = self.get(id)?;
+        let running = consumer.running.lock().clone()?;
+        running.calling.map(|(delivery, _)| delivery)
+    }
+
+    /// The arbiter and client that serve a consumer.
+    #[must_use]
+    pub fn lane(&self, id: &ConsumerId) -> &(ArbiterHandle, Outbound) {
+        let hash = usize::try_from(self.hasher.hash_one(id) >> 33).unwrap_or(0);
+        &self.parts.lanes[hash % self.parts.lanes.len()]
+    }
+
+    /// Begins a new life of every inbox that runs: the store was opened again.
+    pub fn rebuild_all(&self) {
+        for consumer in self.consumers() {
+            if let Some(running) = consumer.running.lock().clone() {
+                running.inbox.rebuild();
+            }
+        }
+    }
+
+    fn ensure(&self, id: &ConsumerId) -> Option<Running> {
+        let consumer = self.get(id)?;
+        let mut slot = consumer.running.lock();
+        if let Some(running) = slot.as_ref().filter(|running| !running.inbox.has_stopped()) {
+            return Some(running.clone());
+        }
+        end(slot.take());
+        let running = self.make(&consumer)?;
+        *slot = Some(running.clone());
+        Some(running)
+    }
+
+    fn make(&self, consumer: &Consumer) -> Option<Running> {
+        let parts = &self.parts;
+        let (arbiter, outbound) = self.lane(&consumer.id);
+        let calling = match &consumer.service {
+            Service::Webhook(target) => {
+                let breaker_parts = BreakerParts {
+                    id: consumer.id.as_str().to_owned(),
+                    settings: parts.breaker.clone(),
+                    registry: Arc::clone(&parts.registry),
+                    metrics: Arc::clone(&parts.metrics),
+                    clock: Arc::clone(&parts.clock),
+                };
+                let breaker = supervise(arbiter, ActorKind::Breaker, &parts.health, move || {
+                    BreakerActor::new(breaker_parts.clone())
+                });
+                let delivery_parts = DeliveryParts {
+                    target: Arc::clone(target),
+                    breaker: breaker.clone(),
+                    outbound: outbound.clone(),
+                    metrics: Arc::clone(&parts.metrics),
+                    clock: Arc::clone(&parts.clock),
+                };
+                let delivery = supervise(arbiter, ActorKind::Delivery, &parts.health, move || {
+                    DeliveryActor::new(delivery_parts.clone())
+                });
+                consumer.deliver.store(Arc::new(Some(Arc::new(delivery.clone()))));
+                Some((delivery, breaker))
+            }
+            Service::Handler => None,
+        };
+        let inbox_parts = InboxParts {
+            consumer: consumer.id.clone(),
+            spec: Arc::clone(&consumer.spec),
+            totals: Arc::clone(&consumer.totals),
+            reader: parts.reader.clone(),
+            state: Arc::clone(&parts.state),
+            ledger: parts.ledger.get()?.clone(),
+            router: parts.router.clone(),
+            deliver: Arc::clone(&consumer.deliver),
+            notice: Arc::clone(&parts.notice),
+            metrics: Arc::clone(&parts.metrics),
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+            report_every: parts.report_every,
+            idle_after: parts.idle_after,
+        };
+        let inbox =
+            supervise(arbiter, ActorKind::Inbox, &parts.health, move || InboxActor::new(inbox_parts.clone()));
+        Some(Running { inbox, calling })
+    }
+}
+
+fn end(running: Option<Running>) {
+    let Some(Running { inbox, calling }) = running else { return };
+    inbox.hint(Stop);
+    if let Some((delivery, breaker)) = calling {
+        delivery.hint(Stop);
+        breaker.hint(Stop);
+    }
+}
+
+impl Inboxes for Directory {
+    fn all(&self) -> Vec<(ConsumerId, Arc<ConsumerSpec>)> {
+        self.consumers.iter().map(|entry| (entry.key().clone(), entry.spec.load_full())).collect()
+    }
+
+    fn spec(&self, consumer: &ConsumerId) -> Option<Arc<ConsumerSpec>> {
+        self.get(consumer).map(|consumer| consumer.spec.load_full())
+    }
+
+    fn running(&self, consumer: &ConsumerId) -> Option<Handle<InboxActor>> {
+        let consumer = self.get(consumer)?;
+        let running = consumer.running.lock().clone()?;
+        Some(running.inbox).filter(|inbox| !inbox.has_stopped())
+    }
+
+    fn start(&self, consumer: &ConsumerId) -> Option<Handle<InboxActor>> {
+        self.ensure(consumer).map(|running| running.inbox)
+    }
+
+    fn retired(&self, consumer: &ConsumerId) {
+        let Some(consumer) = self.get(consumer) else { return };
+        // The inbox ends by itself when it has its answer; what called for it ends here.
+        let running = consumer.running.lock().take();
+        if let Some((delivery, breaker)) = running.and_then(|running| running.calling) {
+            delivery.hint(Stop);
+            breaker.hint(Stop);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A webhook as it is kept, and as a client asks for it (WHK-1).
+
+use std::collections::BTreeMap;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::guard::AddressPolicy;
+use crate::event::envelope::BodyFormat;
+use crate::event::filter::{EventFilter, TypePattern};
+use crate::ground::error::Problem;
+use crate::ground::fields::Fields;
+use crate::ground::ids::Seq;
+use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
+use crate::ground::context::{WriteContext, scoped_org};
+use crate::inbox::state::Ordering;
+use crate::retry::RetryPolicy;
+
+/// Largest URL, in characters.
+const URL_CHARS_MAX: usize = 2_048;
+/// Most patterns of a webhook.
+const EVENT_TYPES_MAX: usize = 100;
+/// Most headers of a webhook.
+const HEADERS_MAX: usize = 20;
+/// Largest header value, in characters.
+const HEADER_CHARS_MAX: usize = 1_024;
+/// Most deliveries at once.
+pub const CONCURRENCY_MAX: u64 = 512;
+/// Headers that the hub or HTTP sets.
+const RESERVED_HEADERS: &[&str] = &[
+    "host", "content-length", "content-type", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp",
+    "webhook-signature", "traceparent", "upgrade", "te", "trailer", "expect", "proxy-authorization",
+];
+
+/// Whether a webhook gets events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookStatus {
+    /// It does.
+    Active,
+    /// Its owner has paused it: its cursor waits.
+    Paused,
+    /// Its endpoint answered 410: its cursor waits until someone resumes it.
+    Disabled,
+}
+
+impl WebhookStatus {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// What a client sets of a webhook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WebhookSettings {
+    /// The endpoint.
+    pub url: String,
+    /// What it gets.
+    pub filter: EventFilter,
+    /// In which order.
+    pub ordering: Ordering,
+    /// In which form.
+    pub format: BodyFormat,
+    /// Further headers. They may hold credentials, so the record keeps them sealed, apart from this.
+    #[serde(skip)]
+    pub headers: BTreeMap<String, String>,
+    /// Deliveries at once; none for the hub's default.
+    #[serde(default)]
+    pub concurrency: Option<usize>,
+    /// When failed deliveries are tried again; none for the hub's default.
+    #[serde(default)]
+    pub retry: Option<RetryPolicy>,
+    /// For people.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// A webhook as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WebhookRecord {
+    /// Its id, `whk_…`, which is its consumer's id too.
+    pub id: String,
+    /// What its owner set.
+    pub settings: WebhookSettings,
+    /// Whether it gets events.
+    pub status: WebhookStatus,
+    /// Why it is not active.
+    #[serde(default)]
+    pub status_reason: Option<String>,
+    /// The signing secret, sealed, in hex.
+    pub sealed_secret: String,
+    /// The headers, sealed, in hex: they may hold credentials.
+    #[serde(default)]
+    pub sealed_headers: Option<String>,
+    /// The secret's last characters.
+    pub secret_last4: String,
+    /// Where the log stood when it was made.
+    pub from: Seq,
+    /// How it was made.
+    pub created: WriteContext,
+    /// How it was changed last.
+    pub updated: WriteContext,
+}
+
+impl WebhookRecord {
+    /// The webhook as clients see it. Header values are not shown: they may be credentials.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let WebhookSettings { url, filter, ordering, format, headers, concurrency, retry, description } = &self.settings;
+        serde_json::json!({
+            "id": self.id,
+            "url": url,
+            "org": filter.org,
+            "event_types": filter.event_types,
+            "channel": filter.channel,
+            "facility": filter.facility,
+            "service": filter.service,
+            "ordering": ordering,
+            "format": format,
+            "headers": headers.keys().collect::<Vec<_>>(),
+            "concurrency": concurrency,
+            "retry": retry,
+            "description": description,
+            "status": self.status,
+            "status_reason": self.status_reason,
+            "secret_last4": self.secret_last4,
+            "created_at": self.created.at.to_rfc3339(),
+            "created_by": self.created.to_json(),
+            "updated_at": self.updated.at.to_rfc3339(),
+            "updated_by": self.updated.to_json(),
+        })
+    }
+}
+
+fn event_types(fields: &mut Fields) -> Result<Option<Vec<TypePattern>>, Problem> {
+    let Some(texts) = fields.texts("event_types", EVENT_TYPES_MAX, EVENT_TYPE_CHARS_MAX + 2)? else { return Ok(None) };
+    if texts.is_empty() {
+        return Err(Problem::field("event_types", "at least one pattern; `*` for all", "[]"));
+    }
+    let read = |(at, text): (usize, &String)| {
+        TypePattern::parse(text).map_err(|problem| {
+            Problem::field(format!("event_types[{at}]"), problem.limit.unwrap_or(problem.detail), text)
+        })
+    };
+    texts.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Problem> {
+    let Some(value) = fields.take("headers") else { return Ok(None) };
+    let Value::Object(map) = value else {
+        return Err(Problem::field("headers", "an object of texts", value));
+    };
+    if map.len() > HEADERS_MAX {
+        return Err(Problem::field("headers", format!("at most {HEADERS_MAX}"), map.len()));
+    }
+    let mut out = BTreeMap::new();
+    for (name, value) in map {
+        let field = format!("headers.{name}");
+        let name = name.to_ascii_lowercase();
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err(Problem::field(field, "a header name (RFC 9110)", name));
+        }
+        if RESERVED_HEADERS.contains(&name.as_str()) {
+            return Err(Problem::field(field, "not one that the hub sets itself", name));
+        }
+        // The value may be a credential: it is not repeated.
+        let Value::String(text) = value else {
+            return Err(Problem::field(field, "a text", "another type"));
+        };
+        if text.chars().count() > HEADER_CHARS_MAX || HeaderValue::from_str(&text).is_err() {
+            return Err(Problem::field(field, format!("up to {HEADER_CHARS_MAX} visible ASCII characters"), "***"));
+        }
+        out.insert(name, text);
+    }
+    Ok(Some(out))
+}
+
+/// The parts that can be set when a webhook is made and when it is changed.
+fn shared(
+    fields: &mut Fields,
+    settings: &mut WebhookSettings,
+    policy: &AddressPolicy,
+) -> Result<(), Problem> {
+    if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
+        settings.url = policy.check_url(&url)?.to_string();
+    }
+    if let Some(patterns) = event_types(fields)? {
+        settings.filter.event_types = patterns;
+    }
+    let mut scope = |name: &'static str, place: &mut Option<String>| -> Result<(), Problem> {
+        match fields.sent(name) {
+            None => {}
+            Some(Value::Null) => *place = None,
+            Some(Value::String(text)) if !text.is_empty() && text.chars().count() <= SCOPE_CHARS_MAX => *place = Some(text),
+            Some(other) => {
+                return Err(Problem::field(name, format!("a text of 1 to {SCOPE_CHARS_MAX} characters"), other));
+            }
+        }
+        Ok(())
+    };
+    scope("channel", &mut settings.filter.channel)?;
+    scope("facility", &mut settings.filter.facility)?;
+    scope("service", &mut settings.filter.service)?;
+    if let Some(format) = fields.choice("format", "standard, raw")? {
+        settings.format = format;
+    }
+    if let Some(headers) = headers(fields)? {
+        settings.headers = headers;
+    }
+    if let Some(concurrency) = fields.number("concurrency", 1, CONCURRENCY_MAX)? {
+        settings.concurrency = usize::try_from(concurrency).ok();
+    }
+    if let Some(retry) = fields.take("retry") {
+        settings.retry = Some(retry_policy(&retry)?);
+    }
+    if let Some(description) = fields.text("description", 500)? {
+        settings.description = Some(description);
+    }
+    Ok(())
+}
+
+/// A retry policy from JSON. A fixed list may leave out `attempts_max`: one attempt more than it has delays.
+fn retry_policy(value: &Value) -> Result<RetryPolicy, Problem> {
+    let mut value = value.clone();
+    if let Some(map) = value.as_object_mut() {
+        let delays = map.get("delays_ms").and_then(Value::as_array).map(Vec::len);
+        if let (Some(delays), false) = (delays, map.contains_key("attempts_max")) {
+            map.insert("attempts_max".into(), Value::from(delays + 1));
+        }
+    }
+    RetryPolicy::from_json(&value, "retry")
+}
+
+/// Reads a request for a new webhook. `org` is the org the key is confined to.
+///
+/// # Errors
+/// When a field does not fit.
+pub fn read_new(mut fields: Fields, org: Option<&str>, policy: &AddressPolicy) -> Result<WebhookSettings, Problem> {
+    let given = fields.text("org", SCOPE_CHARS_MAX)?;
+    let org = scoped_org(given, org)?
+        .ok_or_else(|| Problem::field("org", "required: which tenant's events it gets", "nothing"))?;
+    let mut settings = WebhookSettings {
+        url: String::new(),
+        filter: EventFilter { org: Some(org), ..EventFilter::default() },
+        ordering: fields.choice("ordering", "none, key, strict")?.unwrap_or_default(),
+        format: BodyFormat::default(),
+        headers: BTreeMap::new(),
+        concurrency: None,
+        retry: None,
+        description: None,
+    };
+    shared(&mut fields, &mut settings, policy)?;
+    fields.finish()?;
+    if settings.url.is_empty() {
+        return Err(Problem::field("url", "required", "nothing"));
+    }
+    if settings.filter.event_types.is_empty() {
+        return Err(Problem::field("event_types", "required: at least one pattern; `*` for all", "nothing"));
+    }
+    Ok(settings)
+}
+
+/// Reads a change of a webhook.
+///
+/// # Errors
+/// When a field does not fit or cannot be changed.
+pub fn read_change(
+    mut fields: Fields,
+    before: &WebhookSettings,
+    policy: &AddressPolicy,
+) -> Result<WebhookSettings, Problem> {
+    let mut settings = before.clone();
+    if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")? {
+        if ordering != before.ordering {
+            let limit = "cannot be changed while events may be under way; make another webhook";
+            return Err(Problem::field("ordering", limit, format!("{ordering:?}").to_lowercase()));
+        }
+    }
+    if let Some(org) = fields.text("org", SCOPE_CHARS_MAX)? {
+        if Some(&org) != before.filter.org.as_ref() {
+            return Err(Problem::field("org", "cannot be changed", org));
+        }
+    }
+    shared(&mut fields, &mut settings, policy)?;
+    fields.finish()?;
+    Ok(settings)
+}
+
+/// The headers of a webhook as they are sent.
+#[must_use]
+pub fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
+    let pair = |(name, value): (&String, &String)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    };
+    headers.iter().filter_map(pair).collect()
+}
