@@ -14,11 +14,13 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`handler`]: in-process handlers: their registry, and running them under a lease
 
 pub mod breaker;
 pub mod config;
 pub mod event;
 pub mod ground;
+pub mod handler;
 pub mod inbox;
 pub mod metrics;
 pub mod outbox;
