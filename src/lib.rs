@@ -15,6 +15,9 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`handler`]: in-process handlers: registry, context, actor
+//! - [`hub`]: puts it all together; the face of the library
+//! - [`http`]: the front door: public and admin listener
 //! - [`cli`]: the command line
 //! - [`bench`]: load generator, receiver and scenarios of `tidegate bench`
 
@@ -24,6 +27,9 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod ground;
+pub mod handler;
+pub mod http;
+pub mod hub;
 pub mod inbox;
 pub mod logging;
 pub mod metrics;

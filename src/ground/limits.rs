@@ -34,6 +34,10 @@ pub const ERROR_CHARS_MAX: usize = 1_023;
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Characters kept of an endpoint's answer.
 pub const SNIPPET_CHARS_MAX: usize = 500;
+/// Largest name of an in-process consumer, in characters.
+pub const CONSUMER_CHARS_MAX: usize = 127;
+/// Most in-process handlers of one hub.
+pub const HANDLERS_MAX: usize = 10_000;
 /// Largest value of one store row; longer records are cut into chunk rows (DESIGN §4).
 pub const ROW_BYTES_MAX: usize = 60 << 10;
 

@@ -16,7 +16,8 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Reconfigure, Renew, Settled, Ticket, Wake,
+    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Reconfigure, Renew, Settled, Ticket,
+    Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
 use crate::event::envelope::Event;
@@ -158,6 +159,8 @@ pub struct InboxActor {
     report_planned: bool,
     wake: Option<(UnixMs, SpawnHandle)>,
     idle_since: Option<UnixMs>,
+    /// How tickets answer; made at the first claim.
+    answers: Option<Arc<dyn Answers>>,
 }
 
 impl InboxActor {
@@ -185,7 +188,13 @@ impl InboxActor {
             report_planned: false,
             wake: None,
             idle_since: None,
+            answers: None,
         }
+    }
+
+    /// The way back for the tickets of this life, shared by all of them.
+    fn answers(&mut self, ctx: &Context<Self>) -> Arc<dyn Answers> {
+        Arc::clone(self.answers.get_or_insert_with(|| Arc::new(ctx.address())))
     }
 
     fn now(&self) -> UnixMs {
@@ -438,9 +447,10 @@ impl InboxActor {
         }
         let mut work = Vec::with_capacity(claims.len());
         let mut absent = Vec::new();
+        let answers = self.answers(ctx);
         for claim in claims {
             match self.bodies.get(&claim.seq) {
-                Some(event) => work.push((Ticket::new(claim, ctx.address()), Arc::clone(event))),
+                Some(event) => work.push((Ticket::new(claim, Arc::clone(&answers)), Arc::clone(event))),
                 None => absent.push(claim),
             }
         }
@@ -473,11 +483,12 @@ impl InboxActor {
     fn fetched(&mut self, claims: Vec<Claim>, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
         let mut events: HashMap<Seq, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
         let mut work = Vec::with_capacity(claims.len());
+        let answers = self.answers(ctx);
         for claim in claims {
             match events.remove(&claim.seq) {
                 Some(event) => {
                     self.bodies.insert(claim.seq, Arc::clone(&event));
-                    work.push((Ticket::new(claim, ctx.address()), event));
+                    work.push((Ticket::new(claim, Arc::clone(&answers)), event));
                 }
                 None => {
                     tracing::warn!(consumer = %self.parts.consumer, seq = claim.seq.0, "retention has dropped an event that was to be tried again");

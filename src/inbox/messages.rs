@@ -1,8 +1,10 @@
 //! What is said to and by inboxes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use actix::{Addr, Message};
+use futures_util::future::BoxFuture;
 
 use super::actor::InboxActor;
 use super::state::{Claim, Counts, Hold, Standing};
@@ -35,19 +37,61 @@ pub struct Deliver {
     pub work: Vec<(Ticket, Arc<Event>)>,
 }
 
+/// The inbox as the holders of its claims see it. Made once for each life of an inbox and shared by its tickets: a later
+/// life refuses old answers anyway.
+pub trait Answers: Send + Sync {
+    /// Takes what came of an attempt.
+    fn settled(&self, settled: Settled);
+    /// Takes a claim back untried.
+    fn deferred(&self, deferred: Deferred);
+    /// Extends the lease of a claim.
+    fn renew(&self, renew: Renew) -> BoxFuture<'static, Result<(), LeaseLost>>;
+}
+
+impl Answers for Addr<InboxActor> {
+    fn settled(&self, settled: Settled) {
+        self.do_send(settled);
+    }
+
+    fn deferred(&self, deferred: Deferred) {
+        self.do_send(deferred);
+    }
+
+    fn renew(&self, renew: Renew) -> BoxFuture<'static, Result<(), LeaseLost>> {
+        let asked = self.send(renew);
+        Box::pin(async move {
+            match asked.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(LeaseLost),
+            }
+        })
+    }
+}
+
+/// The claim counts no longer: it was settled, given out again, or its inbox is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the lease is lost: the event was settled or is given out again")]
+pub struct LeaseLost;
+
 /// The right and duty to answer one claim. A ticket that is dropped unanswered (its holder panicked or is being
 /// restarted) gives the claim back at once, without an attempt.
-#[derive(Debug)]
 pub struct Ticket {
     claim: Claim,
-    inbox: Option<Addr<InboxActor>>,
+    inbox: Arc<dyn Answers>,
+    answered: bool,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("claim", &self.claim).field("answered", &self.answered).finish_non_exhaustive()
+    }
 }
 
 impl Ticket {
-    /// A ticket for a claim of this inbox. It goes to this life of the inbox: a later one refuses old answers anyway.
+    /// A ticket for a claim of this inbox.
     #[must_use]
-    pub fn new(claim: Claim, inbox: Addr<InboxActor>) -> Self {
-        Self { claim, inbox: Some(inbox) }
+    pub fn new(claim: Claim, inbox: Arc<dyn Answers>) -> Self {
+        Self { claim, inbox, answered: false }
     }
 
     /// Which attempt this is, from 1.
@@ -58,17 +102,16 @@ impl Ticket {
 
     /// What renews the lease of this claim.
     #[must_use]
-    pub fn renewal(&self) -> Option<(Addr<InboxActor>, Renew)> {
-        let inbox = self.inbox.clone()?;
-        Some((inbox, Renew { seq: self.claim.seq, epoch: self.claim.epoch }))
+    pub fn renewal(&self) -> Renewal {
+        let Claim { seq, epoch, attempt: _ } = self.claim;
+        Renewal { inbox: Arc::clone(&self.inbox), renew: Renew { seq, epoch } }
     }
 
     /// Answers with what came of the attempt.
     pub fn settle(mut self, result: AttemptResult, latency_ms: u32, snippet: String) {
-        if let Some(inbox) = self.inbox.take() {
-            let Claim { seq, epoch, attempt: _ } = self.claim;
-            inbox.do_send(Settled { seq, epoch, result, latency_ms, snippet });
-        }
+        let Claim { seq, epoch, attempt: _ } = self.claim;
+        self.answered = true;
+        self.inbox.settled(Settled { seq, epoch, result, latency_ms, snippet });
     }
 
     /// Gives the claim back untried, to be tried at `until` (none: soon).
@@ -76,16 +119,46 @@ impl Ticket {
         self.give_back(until);
     }
 
+    /// Leaves the claim to its lease: the inbox sees it run out and counts a failed attempt. Giving it back instead
+    /// would count none, and an event that hangs its handler would be tried for ever.
+    pub fn abandon(mut self) {
+        self.answered = true;
+    }
+
     fn give_back(&mut self, until: Option<UnixMs>) {
-        if let Some(inbox) = self.inbox.take() {
-            inbox.do_send(Deferred { seq: self.claim.seq, epoch: self.claim.epoch, until });
-        }
+        self.answered = true;
+        self.inbox.deferred(Deferred { seq: self.claim.seq, epoch: self.claim.epoch, until });
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.give_back(None);
+        if !self.answered {
+            self.give_back(None);
+        }
+    }
+}
+
+/// Renews the lease of one claim; outlives its ticket without holding the claim.
+#[derive(Clone)]
+pub struct Renewal {
+    inbox: Arc<dyn Answers>,
+    renew: Renew,
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Renewal").field(&self.renew).finish()
+    }
+}
+
+impl Renewal {
+    /// Asks for the whole lease time anew, from now.
+    ///
+    /// # Errors
+    /// [`LeaseLost`] when the claim counts no longer.
+    pub async fn renew(&self) -> Result<(), LeaseLost> {
+        self.inbox.renew(self.renew).await
     }
 }
 

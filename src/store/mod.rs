@@ -134,6 +134,12 @@ pub trait EventLog: Send + Sync {
     /// When the engine fails.
     fn find(&self, org: &str, id: &str) -> Result<Option<Seq>, StoreError>;
 
+    /// The positions of the events with this id in any org, newest first.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn find_all(&self, id: &str, limit: usize) -> Result<Vec<Seq>, StoreError>;
+
     /// The last position written; zero when nothing ever was.
     fn head(&self) -> Seq;
 

@@ -310,6 +310,22 @@ impl EventLog for Engine {
         self.with(|inner| Ok(inner.log.look_up(&key)?.map(|(seq, _)| seq)))
     }
 
+    fn find_all(&self, id: &str, limit: usize) -> Result<Vec<Seq>, StoreError> {
+        let prefix = id_key("", id);
+        self.with(|inner| {
+            let mut found = Vec::new();
+            for segment in inner.log.segments.read().iter().rev() {
+                for row in segment.ids.scan_prefix(&prefix).take(limit - found.len()) {
+                    found.extend(segment::read_id_value(&row?.1).map(|(seq, _)| seq));
+                }
+                if found.len() >= limit {
+                    break;
+                }
+            }
+            Ok(found)
+        })
+    }
+
     fn head(&self) -> Seq {
         Seq(self.head.load(Ordering::Acquire))
     }

@@ -44,12 +44,13 @@ pub(super) struct Segment {
     pub(super) content: Mutex<Content>,
 }
 
-/// The dedup key of an event.
+/// The dedup key of an event. The id leads: ids made here sort by time, so inserts stay together, and an id can be
+/// looked up in every org. Neither part has control characters.
 pub(super) fn id_key(org: &str, id: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(org.len() + 1 + id.len());
-    key.extend_from_slice(org.as_bytes());
-    key.push(0);
     key.extend_from_slice(id.as_bytes());
+    key.push(0);
+    key.extend_from_slice(org.as_bytes());
     key
 }
 

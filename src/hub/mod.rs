@@ -1,0 +1,362 @@
+//! The hub: puts store, actors and services together, and is the library's face for embedding (EMB-1).
+//!
+//! ```no_run
+//! use tidegate::handler::{HandlerContext, NewEvent, handler_fn};
+//! use tidegate::hub::Hub;
+//!
+//! # async fn example() -> anyhow::Result<()> {
+//! let hub = Hub::open_dir("./data")?;
+//! hub.subscribe("invoice.*", "ledger", 0, handler_fn(|event: std::sync::Arc<tidegate::event::envelope::Event>, _: HandlerContext| async move {
+//!     println!("{} at {}", event.meta.event_type, event.seq);
+//!     Ok(())
+//! }))
+//! .await?;
+//! let receipt = hub.publish(&NewEvent::new("invoice.paid").org("acme").data(serde_json::json!({"amount": 12}))).await?;
+//! println!("{} is durable at {}", receipt.id, receipt.seq);
+//! hub.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! A hub runs on threads of its own, so it can be used from any runtime. Stopping is ordered: nothing new is taken, what
+//! is out is waited for, positions are written, then the threads end.
+
+mod directory;
+mod documents;
+mod handlers;
+mod keys;
+mod open;
+mod query;
+mod settings;
+mod webhooks;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::config::{Config, OutboxSettings};
+use crate::event::envelope::Draft;
+use crate::event::parse::{ParseRules, parse_event};
+use crate::ground::clock::SharedClock;
+use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::random::SharedRandom;
+use crate::ground::secret::Sealer;
+use crate::handler::{HandlerRegistry, NewEvent, Receipt};
+use crate::inbox::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::outbox::{Append, Gate, OutboxActor, Tail};
+use crate::router::RouterActor;
+use crate::router::messages::CheckpointNow;
+use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
+use crate::supervise::{ActorKind, Handle, Health};
+use crate::webhook::guard::AddressPolicy;
+
+pub use directory::{Consumer, Directory, Service};
+pub use documents::{Documents, store_problem};
+pub use keys::{Key, Keys, Scope};
+pub use open::{HubError, HubOptions};
+pub use query::{EventQuery, Page};
+
+/// A running hub. Cheap to clone; it runs until [`Hub::stop`].
+#[derive(Clone, Debug)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    clock: SharedClock,
+    random: SharedRandom,
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    gate: Gate,
+    tail: Arc<Tail>,
+    ledger: Ledger,
+    outbox: Handle<OutboxActor>,
+    router: Handle<RouterActor>,
+    directory: Arc<Directory>,
+    handlers: Arc<HandlerRegistry>,
+    handler_documents: Documents<handlers::HandlerRecord>,
+    keys: Keys,
+    webhooks: webhooks::Webhooks,
+    settings: settings::Settings,
+    sealer: Sealer,
+    policy: AddressPolicy,
+    arbiters: Vec<ArbiterHandle>,
+    stopping: AtomicBool,
+    end: parking_lot::Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("data_dir", &self.config.server.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// One component of the health detail.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Component {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it does its work.
+    pub ok: bool,
+    /// In words.
+    pub detail: String,
+}
+
+impl Hub {
+    /// Opens a hub over a directory, with the default settings. Blocks while the log is opened.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, another process holds it, or what is in it is damaged.
+    pub fn open_dir(data_dir: impl AsRef<Path>) -> Result<Self, HubError> {
+        let mut config = Config::default();
+        config.server.data_dir = data_dir.as_ref().to_owned();
+        Self::open(HubOptions::new(config))
+    }
+
+    /// Publishes an event and waits until it is durable.
+    ///
+    /// # Errors
+    /// When a field does not fit, its id belongs to another event, or the hub cannot take it now. After
+    /// [`ProblemKind::Overloaded`] the outcome may be unknown: publish again with the same id.
+    pub async fn publish(&self, event: &NewEvent) -> Result<Receipt, Problem> {
+        self.publish_json(event.to_body()?).await
+    }
+
+    /// Publishes an envelope given as JSON text and waits until it is durable.
+    ///
+    /// # Errors
+    /// As [`Hub::publish`].
+    pub async fn publish_json(&self, body: Bytes) -> Result<Receipt, Problem> {
+        let draft = parse_event(&body, &self.parse_rules(None, None))?;
+        let id = draft.meta.id.clone();
+        match self.append(vec![draft], false).await?.pop() {
+            Some(Appended::New(event)) => Ok(Receipt { id, seq: event.seq, duplicate: false }),
+            Some(Appended::Duplicate(seq)) => Ok(Receipt { id, seq, duplicate: true }),
+            Some(Appended::Conflict(seq)) => Err(id_conflict(&id, seq)),
+            Some(Appended::Withheld) | None => Err(Problem::new(ProblemKind::Internal, "no receipt for the event")),
+        }
+    }
+
+    /// What an event is checked against.
+    #[must_use]
+    pub fn parse_rules<'a>(&'a self, default_org: Option<&'a str>, confined_to: Option<&'a str>) -> ParseRules<'a> {
+        ParseRules {
+            default_org,
+            confined_to,
+            event_bytes_max: self.inner.config.limits.event_bytes_max,
+            now: self.inner.clock.now(),
+            random: &*self.inner.random,
+        }
+    }
+
+    /// Appends events; answers after the sync, one answer per event. When `atomic`, a conflict keeps all of them out.
+    ///
+    /// # Errors
+    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
+    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
+        let inner = &self.inner;
+        if inner.stopping.load(Ordering::Acquire) {
+            return Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5));
+        }
+        let mut events = Vec::with_capacity(drafts.len());
+        let mut bytes = 0;
+        for draft in drafts {
+            let event = Prepared::new(draft)
+                .map_err(|error| Problem::new(ProblemKind::Internal, format!("the event does not encode: {error}")))?;
+            bytes += event.record().len();
+            events.push(event);
+        }
+        let Some(permit) = inner.gate.enter(bytes) else {
+            return Err(Problem::new(ProblemKind::Overloaded, "more events wait than the log takes; come back"));
+        };
+        let (reply, answer) = oneshot::channel();
+        let unit = AppendUnit { events, atomic };
+        if inner.outbox.tell(Append { unit, permit, reply }).is_err() {
+            return Err(Problem::new(ProblemKind::Overloaded, "the outbox is being restarted"));
+        }
+        let answers = match answer.await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => return Err(store_problem(&error)),
+            Err(_) => {
+                let text = "the outcome is unknown; send it again with the same id";
+                return Err(Problem::new(ProblemKind::Overloaded, text));
+            }
+        };
+        for one in &answers {
+            match one {
+                Appended::New(_) => inner.metrics.events_appended.inc(),
+                Appended::Duplicate(_) => inner.metrics.events_duplicate.inc(),
+                Appended::Conflict(_) | Appended::Withheld => {}
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Stops in order: nothing new is taken, what is out is waited for (up to `server.shutdown_ms`), positions are
+    /// written and synced, threads end. Calling it again does nothing.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        if inner.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let paused = self.pause_all();
+        let deadline = inner.clock.now().plus_ms(inner.config.server.shutdown_ms);
+        while inner.clock.now() < deadline && self.in_flight(&paused).await > 0 {
+            inner.clock.sleep(Duration::from_millis(10)).await;
+        }
+        // Inboxes have answered after their last settlement, so what they reported reaches the router before this.
+        self.report_all(&paused).await;
+        match inner.router.ask(CheckpointNow).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
+            Err(error) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
+        }
+        let engine = Arc::clone(&inner.engine);
+        match crate::inbox::catch_up::blocking(move || engine.sync()).await {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "the last sync failed"),
+        }
+        for arbiter in &inner.arbiters {
+            arbiter.stop();
+        }
+        if let Some(end) = inner.end.lock().take() {
+            // The thread may have ended already.
+            end.send(()).ok();
+        }
+    }
+
+    /// Whether the hub can take events: nothing is stopping, the store is open and writable, every actor runs.
+    #[must_use]
+    pub fn components(&self) -> Vec<Component> {
+        let inner = &self.inner;
+        let stopping = inner.stopping.load(Ordering::Acquire);
+        let available = inner.engine.is_available();
+        let floor = inner.config.log.free_space_floor_bytes;
+        let free = inner.engine.free_bytes().unwrap_or(0);
+        let degraded = inner.health.degraded();
+        let core_up = inner.outbox.is_running() && inner.router.is_running();
+        let ledger = inner.ledger.waiting();
+        let backlog_ok = ledger < LEDGER_BACKLOG_UNREADY;
+        vec![
+            Component { name: "process", ok: !stopping, detail: if stopping { "stopping" } else { "running" }.into() },
+            Component { name: "store", ok: available, detail: if available { "open" } else { "being reopened" }.into() },
+            Component { name: "disk", ok: free >= floor, detail: format!("{free} bytes free, floor {floor}") },
+            Component {
+                name: "actors",
+                ok: degraded.is_empty() && core_up,
+                detail: if degraded.is_empty() {
+                    if core_up { "running".into() } else { "being restarted".into() }
+                } else {
+                    format!("restarted too often: {}", degraded.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", "))
+                },
+            },
+            Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
+        ]
+    }
+
+    /// Brings the gauges up to date and renders the series.
+    ///
+    /// # Errors
+    /// When a series cannot be written: a mistake of the program.
+    pub fn metrics_text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let inner = &self.inner;
+        let metrics = &inner.metrics;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.log_head.set(gauge(inner.engine.head().0));
+        metrics.log_earliest.set(gauge(inner.engine.earliest().0));
+        metrics.ingest_queue_bytes.set(gauge(inner.gate.held() as u64));
+        metrics.tail_bytes.set(gauge(inner.tail.bytes() as u64));
+        metrics.store_bytes.set(gauge(inner.engine.size_on_disk()));
+        metrics.store_reopened.set(gauge(inner.engine.reopened()));
+        metrics.state_queue.set(gauge(inner.ledger.waiting() as u64));
+        for kind in ActorKind::ALL {
+            metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
+            metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
+        }
+        let (webhooks, handlers) = self.consumer_counts();
+        metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
+        metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
+        metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
+        metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        metrics.render()
+    }
+
+    /// The settings the hub was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The hub's clock.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    /// The hub's series.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The API keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// The store, for tests that plan its failures.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
+    }
+
+    /// The registry of in-process handlers.
+    #[must_use]
+    pub fn handlers(&self) -> &Arc<HandlerRegistry> {
+        &self.inner.handlers
+    }
+
+    /// Runs work that blocks (the registry syncs) off the async threads.
+    ///
+    /// # Errors
+    /// Those of the work; [`ProblemKind::Internal`] when it panicked.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Hub) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let hub = self.clone();
+        match tokio::task::spawn_blocking(move || work(&hub)).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "work on the store panicked");
+                Err(Problem::new(ProblemKind::Internal, "the work failed; the log of the hub has the cause"))
+            }
+        }
+    }
+
+    /// The run-time settings of in-process handlers.
+    #[must_use]
+    pub fn outbox_settings(&self) -> OutboxSettings {
+        self.inner.settings.get()
+    }
+}
+
+/// Changes of consumer state that may wait before readiness turns red.
+const LEDGER_BACKLOG_UNREADY: usize = 100_000;
+
+/// The id belongs to another event.
+#[must_use]
+pub fn id_conflict(id: &str, first: crate::ground::ids::Seq) -> Problem {
+    let mut problem = Problem::new(ProblemKind::IdConflict, "the same id was used for another body");
+    problem.field = Some("id".to_owned());
+    problem.sent = Some(id.to_owned());
+    if first == crate::ground::ids::Seq::ZERO { problem } else { problem.with("first_seq", first.0) }
+}
