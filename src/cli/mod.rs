@@ -176,3 +176,10 @@ mod tests {
         }
     }
 }
+
+/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
+pub(crate) fn say_once(text: &str) {
+    use std::io::Write as _;
+    // Without a terminal nobody is there to read it; the file has it.
+    writeln!(std::io::stdout(), "{text}").ok();
+}
