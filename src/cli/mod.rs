@@ -72,6 +72,8 @@ enum Command {
     Config(config::Command),
     /// Read everything in a store and try every checksum; the hub must not be running
     Verify(verify::Args),
+    /// Measure this hub on this machine: ingest, deliveries, latency, memory; on loopback, with directories of its own
+    Bench(crate::bench::BenchArgs),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -109,6 +111,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
+        Command::Bench(args) => Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?),
         Command::Completions { shell } => completions(output, shell),
     }
 }

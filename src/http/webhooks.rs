@@ -99,6 +99,7 @@ pub(crate) async fn attempts(app: Shared, request: HttpRequest, id: web::Path<St
     app.hub.webhook(&id, principal.org())?;
     let (limit, cursor) = (params.limit()?, params.text("cursor"));
     let consumer = ConsumerId::new(&id);
+    app.hub.publish_attempts(&consumer).await;
     let found = app.hub.blocking(move |hub| hub.attempts(&consumer, cursor.as_deref(), limit)).await?;
     Ok(page("items", found))
 }

@@ -12,7 +12,7 @@ use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
-use crate::inbox::messages::{Inspect, InboxView};
+use crate::inbox::messages::{InboxView, Inspect, Publish};
 use crate::inbox::state::{Hold, Standing};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
@@ -192,6 +192,18 @@ impl Hub {
         }
     }
 
+    /// Makes what a consumer's inbox has recorded so far readable. An inbox that is being restarted has lost what it had
+    /// not written; what is in the store is then all there is.
+    pub async fn publish_attempts(&self, consumer: &ConsumerId) {
+        if let Some(inbox) = self.inner.directory.running(consumer) {
+            match inbox.ask(Publish).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%consumer, %error, "attempts are not readable yet"),
+                Err(error) => tracing::debug!(%consumer, %error, "attempts are not readable yet"),
+            }
+        }
+    }
+
     async fn standing(&self, consumer: &Arc<Consumer>, event: &Arc<Event>) -> Result<Value, Problem> {
         let standing = match self.view(consumer, vec![event.seq]).await {
             Some(view) => view.standings.first().copied().unwrap_or(Standing::Pending),
@@ -201,6 +213,9 @@ impl Hub {
                 if settled { Standing::Settled } else { Standing::Ahead }
             }
         };
+        if standing != Standing::Ahead {
+            self.publish_attempts(&consumer.id).await;
+        }
         let (id, wanted) = (consumer.id.clone(), Arc::clone(event));
         let attempts = self.blocking(move |hub| hub.attempts_of(&id, &wanted)).await?;
         let last = attempts.iter().max_by_key(|attempt| attempt.attempt);

@@ -24,7 +24,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     generation: u64,
     ops: Vec<StateOp>,
-    synced: Option<oneshot::Sender<Result<(), StoreError>>>,
+    durability: Durability,
+    done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// A handle on the ledger's thread.
@@ -93,7 +94,7 @@ impl Session {
     /// Hands operations in. They are committed after everything handed in before, together or not at all.
     pub fn commit(&self, ops: Vec<StateOp>) {
         if !ops.is_empty() {
-            self.enqueue(ops, None);
+            self.enqueue(ops, Durability::Ordered, None);
         }
     }
 
@@ -103,13 +104,26 @@ impl Session {
     /// When the store failed; whether they were committed is then unknown.
     pub async fn commit_synced(&self, ops: Vec<StateOp>) -> Result<(), StoreError> {
         let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Some(sender));
+        self.enqueue(ops, Durability::Synced, Some(sender));
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    fn enqueue(&self, ops: Vec<StateOp>, synced: Option<oneshot::Sender<Result<(), StoreError>>>) {
+    /// Hands operations in; the answer comes when they, and everything handed in before, can be read from the store.
+    #[must_use]
+    pub fn commit_told(&self, ops: Vec<StateOp>) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(ops, Durability::Ordered, Some(sender));
+        answer
+    }
+
+    fn enqueue(
+        &self,
+        ops: Vec<StateOp>,
+        durability: Durability,
+        done: Option<oneshot::Sender<Result<(), StoreError>>>,
+    ) {
         self.ledger.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.ledger.queue.send(Entry { generation: self.generation, ops, synced }).is_err() {
+        if self.ledger.queue.send(Entry { generation: self.generation, ops, durability, done }).is_err() {
             tracing::error!("the ledger's thread has ended; consumer state is not written");
         }
     }
@@ -167,14 +181,14 @@ impl Keeper {
             let current = self.shared.generation.load(Ordering::Acquire);
             let live = || group.iter().filter(|entry| entry.generation == current);
             let ops = live().flat_map(|entry| entry.ops.iter().cloned()).collect();
-            let synced = live().any(|entry| entry.synced.is_some());
+            let synced = live().any(|entry| entry.durability == Durability::Synced);
             let durability = if synced { Durability::Synced } else { Durability::Ordered };
             match self.state.commit(ops, durability) {
                 // Reopened in between: on which side the commit fell is unknown, so the sessions are void.
                 Ok(()) if (self.store_generation)() != store => {}
                 Ok(()) => {
                     for entry in group {
-                        let Some(waiting) = entry.synced else { continue };
+                        let Some(waiting) = entry.done else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
                         waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
