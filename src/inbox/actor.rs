@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Reconfigure, Renew, Settled, Ticket,
+    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Quiesce, Reconfigure, Renew, Settled, Ticket,
     Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
@@ -159,6 +159,8 @@ pub struct InboxActor {
     report_planned: bool,
     wake: Option<(UnixMs, SpawnHandle)>,
     idle_since: Option<UnixMs>,
+    /// The hub is stopping: nothing more is given out.
+    quiesced: bool,
     /// How tickets answer; made at the first claim.
     answers: Option<Arc<dyn Answers>>,
 }
@@ -188,6 +190,7 @@ impl InboxActor {
             report_planned: false,
             wake: None,
             idle_since: None,
+            quiesced: false,
             answers: None,
         }
     }
@@ -437,6 +440,9 @@ impl InboxActor {
     fn give_out(&mut self, ctx: &mut Context<Self>) {
         let deliver = self.parts.deliver.load_full();
         let (Some(state), Some(deliver)) = (self.state.as_mut(), (*deliver).as_ref()) else { return };
+        if self.quiesced {
+            return;
+        }
         if self.session.is_congested() {
             ctx.run_later(START_PAUSE, Self::turn);
             return;
@@ -509,9 +515,14 @@ impl InboxActor {
         let now = self.now();
         let kind = self.spec.kind.as_str();
         let Some(state) = self.state.as_mut() else { return };
-        let Some((attempts, first_attempt)) = state.history(seq) else {
-            self.parts.metrics.stale_answers.inc();
-            return;
+        // An answer of an old claim has no effect at all (IN-2).
+        let (attempts, first_attempt) = match state.claimed(seq, epoch) {
+            Ok(history) => history,
+            Err(illegal) => {
+                self.parts.metrics.stale_answers.inc();
+                tracing::debug!(consumer = %self.parts.consumer, %illegal, "a late answer is refused");
+                return;
+            }
         };
         let attempt = attempts + 1;
         self.parts.metrics.attempts.with_label_values(&[kind, result.as_str()]).inc();
@@ -927,6 +938,15 @@ impl Handler<Reconfigure> for InboxActor {
             state.set_paused(self.spec.paused);
         }
         self.turn(ctx);
+    }
+}
+
+impl Handler<Quiesce> for InboxActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
+        self.quiesced = true;
+        self.report(ctx);
     }
 }
 

@@ -216,6 +216,11 @@ pub struct Wake;
 #[rtype(result = "()")]
 pub struct Reconfigure;
 
+/// Hub → inbox, at the stop: give out nothing more, write your attempts, tell the router where you stand.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Quiesce;
+
 /// Anyone → inbox: where do these events stand?
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "InboxView")]

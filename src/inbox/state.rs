@@ -687,10 +687,18 @@ impl InboxState {
         }
     }
 
-    /// Attempts made of an event that is in this inbox, and when the first was.
-    #[must_use]
-    pub fn history(&self, seq: Seq) -> Option<(u32, Option<UnixMs>)> {
-        self.items.get(&seq).map(|item| (item.attempts, item.first_attempt))
+    /// Attempts made before this claim, and when the first was.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the claim is not the one that counts.
+    pub fn claimed(&self, seq: Seq, epoch: Epoch) -> Result<(u32, Option<UnixMs>), Illegal> {
+        let item = self.items.get(&seq).ok_or(Illegal::Unknown(seq))?;
+        match item.phase {
+            Phase::InFlight { epoch: current, .. } if current == epoch => Ok((item.attempts, item.first_attempt)),
+            Phase::InFlight { .. } | Phase::Ready | Phase::Waiting { .. } => {
+                Err(Illegal::StaleEpoch { seq, answered: epoch, current: item.epoch })
+            }
+        }
     }
 }
 
