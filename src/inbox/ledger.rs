@@ -24,7 +24,13 @@ const STORE_PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     generation: u64,
     ops: Vec<StateOp>,
-    synced: Option<oneshot::Sender<Result<(), StoreError>>>,
+    waiting: Option<Waiting>,
+}
+
+/// Somebody waits for the commit of an entry.
+struct Waiting {
+    durability: Durability,
+    done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// A handle on the ledger's thread.
@@ -102,14 +108,40 @@ impl Session {
     /// # Errors
     /// When the store failed; whether they were committed is then unknown.
     pub async fn commit_synced(&self, ops: Vec<StateOp>) -> Result<(), StoreError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Some(sender));
+        self.enqueue_and_wait(ops, Durability::Synced).await
+    }
+
+    /// Waits until everything that was handed in before, by whomever, can be read from the store. A new life of an actor
+    /// does this before it reads its state: what its last life has handed in may still be on its way.
+    ///
+    /// # Errors
+    /// When the store failed or the session is void.
+    pub async fn drained(&self) -> Result<(), StoreError> {
+        self.enqueue_and_wait(Vec::new(), Durability::Ordered).await
+    }
+
+    async fn enqueue_and_wait(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.enqueue(ops, Some(Waiting { durability, done }));
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    fn enqueue(&self, ops: Vec<StateOp>, synced: Option<oneshot::Sender<Result<(), StoreError>>>) {
+    /// Tells the sessions before a failure of the store from those after it: what an actor of one has in memory says
+    /// nothing to an actor of the other.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether nothing handed in through this session is committed any more.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.generation != self.ledger.shared.generation.load(Ordering::Acquire)
+    }
+
+    fn enqueue(&self, ops: Vec<StateOp>, waiting: Option<Waiting>) {
         self.ledger.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.ledger.queue.send(Entry { generation: self.generation, ops, synced }).is_err() {
+        if self.ledger.queue.send(Entry { generation: self.generation, ops, waiting }).is_err() {
             tracing::error!("the ledger's thread has ended; consumer state is not written");
         }
     }
@@ -167,17 +199,18 @@ impl Keeper {
             let current = self.shared.generation.load(Ordering::Acquire);
             let live = || group.iter().filter(|entry| entry.generation == current);
             let ops = live().flat_map(|entry| entry.ops.iter().cloned()).collect();
-            let synced = live().any(|entry| entry.synced.is_some());
+            let synced =
+                live().filter_map(|entry| entry.waiting.as_ref()).any(|one| one.durability == Durability::Synced);
             let durability = if synced { Durability::Synced } else { Durability::Ordered };
             match self.state.commit(ops, durability) {
                 // Reopened in between: on which side the commit fell is unknown, so the sessions are void.
                 Ok(()) if (self.store_generation)() != store => {}
                 Ok(()) => {
                     for entry in group {
-                        let Some(waiting) = entry.synced else { continue };
+                        let Some(waiting) = entry.waiting else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
-                        waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
+                        waiting.done.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
                     }
                     return Ok(());
                 }
