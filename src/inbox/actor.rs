@@ -16,8 +16,8 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Quiesce, Reconfigure, Renew, Settled, Ticket,
-    Wake,
+    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Quiesce, Reconfigure, Renew, Settled,
+    Ticket, Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
 use crate::event::envelope::Event;

@@ -227,3 +227,90 @@ impl Keeper {
         (self.reset)();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::clock::UnixMs;
+    use crate::ground::ids::{ConsumerId, Seq};
+    use crate::store::fake::{Call, FakeStore, Fault};
+    use crate::store::records::{RowRecord, RowState};
+
+    fn row(seq: u64) -> Vec<StateOp> {
+        let row = RowRecord {
+            state: RowState::Retry { due_at: UnixMs(1) },
+            attempts: 1,
+            key: 0,
+            epoch: 1,
+            first_attempt: None,
+            last_attempt: None,
+            last_error: None,
+        };
+        vec![StateOp::PutRow(consumer(), Seq(seq), row)]
+    }
+
+    fn consumer() -> ConsumerId {
+        ConsumerId::new("whk_a")
+    }
+
+    fn seqs(store: &FakeStore) -> Vec<u64> {
+        store.rows(&consumer()).expect("reads").into_iter().map(|(seq, _)| seq.0).collect()
+    }
+
+    fn start(store: &Arc<FakeStore>) -> (Ledger, Arc<AtomicUsize>) {
+        let resets = Arc::new(AtomicUsize::new(0));
+        let (generation, told) = (Arc::clone(store), Arc::clone(&resets));
+        let reset = move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        };
+        let ledger = Ledger::start(Arc::clone(store) as Arc<dyn ConsumerState>, move || generation.reopened(), reset);
+        (ledger.expect("starts"), resets)
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_in_before_can_be_read_once_the_session_is_drained() {
+        let store = FakeStore::new(10);
+        store.plan(Call::Commit, 1, Fault::Stall);
+        let (ledger, _) = start(&store);
+        let session = ledger.session();
+        session.commit(row(1));
+        while !store.is_stalled() {
+            tokio::task::yield_now().await;
+        }
+        session.commit(row(2));
+        let next_life = ledger.session();
+        let drained = tokio::spawn(async move { next_life.drained().await });
+        tokio::task::yield_now().await;
+        assert!(!drained.is_finished(), "the rows are still on their way");
+        store.release();
+        assert!(drained.await.expect("ends").is_ok());
+        assert_eq!(seqs(&store), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_session_from_before_a_failure_writes_nothing_after_it() {
+        for fault in [Fault::Error, Fault::Torn] {
+            let store = FakeStore::new(10);
+            let (ledger, resets) = start(&store);
+            let old = ledger.session();
+            old.commit_synced(row(1)).await.expect("commits");
+            store.plan(Call::Commit, 1, fault);
+            old.commit(row(2));
+            while !store.has_failed() {
+                tokio::task::yield_now().await;
+            }
+            old.commit(row(3));
+            store.reopen();
+            old.drained().await.expect_err("the session is void");
+            assert!(old.is_void());
+            assert_eq!(resets.load(Ordering::SeqCst), 1, "everybody is told once");
+            let fresh = ledger.session();
+            assert_ne!(fresh.generation(), old.generation());
+            old.commit(row(4));
+            fresh.commit(row(5));
+            fresh.drained().await.expect("commits");
+            let kept: Vec<u64> = if fault == Fault::Torn { vec![1, 2, 5] } else { vec![1, 5] };
+            assert_eq!(seqs(&store), kept, "{fault:?}");
+        }
+    }
+}
