@@ -111,7 +111,9 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
-        Command::Bench(args) => Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?),
+        Command::Bench(args) => {
+            Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?)
+        }
         Command::Completions { shell } => completions(output, shell),
     }
 }

@@ -282,8 +282,7 @@ impl Directory {
             report_every: parts.report_every,
             idle_after: parts.idle_after,
         };
-        let inbox =
-            supervise(arbiter, ActorKind::Inbox, &parts.health, move || InboxActor::new(inbox_parts.clone()));
+        let inbox = supervise(arbiter, ActorKind::Inbox, &parts.health, move || InboxActor::new(inbox_parts.clone()));
         Some(Running { inbox, calling })
     }
 }

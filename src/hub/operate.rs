@@ -23,7 +23,9 @@ use crate::supervise::PanicNow;
 fn state_json(id: &str, state: &BreakerState, probes: usize) -> Value {
     let (until, times_opened) = match state {
         BreakerState::Open { until, times_opened } => (Some(*until), *times_opened),
-        BreakerState::Closed { times_opened, .. } | BreakerState::HalfOpen { times_opened, .. } => (None, *times_opened),
+        BreakerState::Closed { times_opened, .. } | BreakerState::HalfOpen { times_opened, .. } => {
+            (None, *times_opened)
+        }
         BreakerState::ForcedOpen | BreakerState::Disabled => (None, 0),
     };
     json!({

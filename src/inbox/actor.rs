@@ -16,8 +16,8 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Publish, Quiesce, Reconfigure, Renew, Settled, Ticket,
-    Wake,
+    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Publish, Quiesce, Reconfigure, Renew,
+    Settled, Ticket, Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
 use crate::event::envelope::Event;
@@ -30,7 +30,7 @@ use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
 use crate::router::RouterLink;
-use crate::router::messages::{Attach, Detach, Positioned, Retire};
+use crate::router::messages::{Attach, Attached, Attachment, Detach, Positioned, Retire};
 use crate::store::records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 use crate::store::{ConsumerState, Position, StateOp, StoreError};
 
@@ -42,6 +42,8 @@ const PAGE_BYTES_MAX: usize = 32 << 10;
 const SHED_REST_MS: u64 = 1_000;
 /// Pause before a start that failed (store or router away) is tried again.
 const START_PAUSE: Duration = Duration::from_millis(100);
+/// Pause while so many changes wait to be written that nothing new is begun.
+const CONGESTED_PAUSE_MS: u64 = 100;
 
 /// What kind of consumer it is; the label of its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +159,7 @@ pub struct InboxActor {
     page: Vec<AttemptRecord>,
     page_bytes: usize,
     report_planned: bool,
+    idle_planned: bool,
     wake: Option<(UnixMs, SpawnHandle)>,
     idle_since: Option<UnixMs>,
     /// The hub is stopping: nothing more is given out.
@@ -188,6 +191,7 @@ impl InboxActor {
             page: Vec::new(),
             page_bytes: 0,
             report_planned: false,
+            idle_planned: false,
             wake: None,
             idle_since: None,
             quiesced: false,
@@ -206,20 +210,26 @@ impl InboxActor {
 
     /// Reads rows, then attaches. The mailbox waits meanwhile.
     fn load(&mut self, ctx: &mut Context<Self>) {
+        self.session = self.parts.ledger.session();
         let (state, consumer) = (Arc::clone(&self.parts.state), self.parts.consumer.clone());
-        let router = self.parts.router.clone();
+        let (router, session) = (self.parts.router.clone(), self.session.clone());
         let loading = async move {
             let of = consumer.clone();
+            // The last life's rows may still be on their way; its position, which the router holds, has passed them.
+            session.drained().await?;
             let rows = blocking(move || state.rows(&of)).await?;
-            let attached =
-                router.get().ask(Attach { consumer, position: None }).await.map_err(|_| StoreError::Unavailable)?;
+            let attach = Attach { consumer, generation: session.generation(), position: None };
+            let attached = router.get().ask(attach).await.map_err(|_| StoreError::Unavailable)?;
             Ok::<_, StoreError>((rows, attached))
         };
         ctx.wait(loading.into_actor(self).map(|loaded, inbox, ctx| match loaded {
-            Ok((rows, Some(attached))) => inbox.begin(rows, attached.position, attached.boundary, ctx),
-            Ok((_, None)) => {
+            Ok((rows, Attachment::Attached(attached))) => inbox.begin(rows, attached, ctx),
+            Ok((_, Attachment::Unknown)) => {
                 tracing::debug!(consumer = %inbox.parts.consumer, "the consumer is gone; its inbox ends");
                 actix::ActorContext::stop(ctx);
+            }
+            Ok((_, Attachment::NotYet)) => {
+                ctx.run_later(START_PAUSE, Self::load);
             }
             Err(error) => {
                 tracing::warn!(consumer = %inbox.parts.consumer, %error, "the inbox cannot start yet");
@@ -228,7 +238,8 @@ impl InboxActor {
         }));
     }
 
-    fn begin(&mut self, rows: Vec<(Seq, RowRecord)>, position: Position, boundary: Seq, ctx: &mut Context<Self>) {
+    fn begin(&mut self, rows: Vec<(Seq, RowRecord)>, attached: Attached, ctx: &mut Context<Self>) {
+        let Attached { position, boundary } = attached;
         // Larger than any epoch of an earlier life: time has moved on, and a claim takes longer than a nanosecond.
         let first_epoch = self.now().0 << 20;
         self.looked_at = position.cursor;
@@ -284,7 +295,8 @@ impl InboxActor {
         self.attached = false;
         if let Some(state) = &self.state {
             let position = state.position();
-            self.parts.router.get().hint(Detach { consumer: self.parts.consumer.clone(), position });
+            let (consumer, generation) = (self.parts.consumer.clone(), self.session.generation());
+            self.parts.router.get().hint(Detach { consumer, generation, position });
         }
     }
 
@@ -349,9 +361,17 @@ impl InboxActor {
     }
 
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        let wants = self.state.as_ref().is_some_and(InboxState::wants_more) && self.pending.is_empty();
-        if self.reading || self.attaching || !wants || self.session.is_congested() {
+        if self.reading || self.attaching || !self.pending.is_empty() || self.session.is_congested() {
             return;
+        }
+        if !self.state.as_ref().is_some_and(InboxState::wants_more) {
+            // What waits behind a failing key must not keep the other keys from being read.
+            let rows = self.state.as_mut().map(InboxState::park_blocked).unwrap_or_default();
+            let parked = !rows.is_empty();
+            self.write_rows(rows);
+            if !parked || !self.state.as_ref().is_some_and(InboxState::wants_more) {
+                return;
+            }
         }
         let upto = if self.attached { self.boundary } else { Seq(u64::MAX) };
         let from = self.looked_at.next();
@@ -395,7 +415,8 @@ impl InboxActor {
         self.turn(ctx);
     }
 
-    /// Asks the router to offer again what comes after its place; what lies before that is read here.
+    /// Asks the router to offer again what comes after its place; what lies before that is read here. The mailbox waits
+    /// for the answer: offers that come behind it must not be handled before it.
     fn attach(&mut self, ctx: &mut Context<Self>) {
         if self.attaching {
             return;
@@ -404,17 +425,18 @@ impl InboxActor {
         let router = self.parts.router.clone();
         let consumer = self.parts.consumer.clone();
         let position = self.state.as_ref().map(InboxState::position);
-        let asked = async move { router.get().ask(Attach { consumer, position }).await };
-        ctx.spawn(asked.into_actor(self).map(|answer, inbox, ctx| {
+        let generation = self.session.generation();
+        let asked = async move { router.get().ask(Attach { consumer, generation, position }).await };
+        ctx.wait(asked.into_actor(self).map(|answer, inbox, ctx| {
             inbox.attaching = false;
             match answer {
-                Ok(Some(attached)) => {
+                Ok(Attachment::Attached(Attached { position: _, boundary })) => {
                     inbox.attached = true;
-                    inbox.boundary = attached.boundary;
+                    inbox.boundary = boundary;
                     inbox.turn(ctx);
                 }
-                Ok(None) => actix::ActorContext::stop(ctx),
-                Err(_) => {
+                Ok(Attachment::Unknown) => actix::ActorContext::stop(ctx),
+                Ok(Attachment::NotYet) | Err(_) => {
                     ctx.run_later(START_PAUSE, Self::turn);
                 }
             }
@@ -443,8 +465,8 @@ impl InboxActor {
         if self.quiesced {
             return;
         }
+        // Looked at again by the wake.
         if self.session.is_congested() {
-            ctx.run_later(START_PAUSE, Self::turn);
             return;
         }
         let claims = state.claim(self.parts.clock.now());
@@ -490,7 +512,12 @@ impl InboxActor {
         let mut events: HashMap<Seq, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
         let mut work = Vec::with_capacity(claims.len());
         let answers = self.answers(ctx);
+        let now = self.now();
         for claim in claims {
+            // The lease began before the event was read; a claim that has run out meanwhile is not given out.
+            if !self.state.as_mut().is_some_and(|state| state.renew(claim.seq, claim.epoch, now).is_ok()) {
+                continue;
+            }
             match events.remove(&claim.seq) {
                 Some(event) => {
                     self.bodies.insert(claim.seq, Arc::clone(&event));
@@ -696,8 +723,16 @@ impl InboxActor {
 
     /// One timer at a time, at the earliest time something may happen.
     fn plan_wake(&mut self, ctx: &mut Context<Self>) {
-        let Some(at) = self.state.as_ref().and_then(InboxState::wake_at) else { return };
-        let at = if self.parts.deliver.load().is_none() { at.max(self.now().plus_ms(1_000)) } else { at };
+        let at = self.state.as_ref().and_then(InboxState::wake_at);
+        let at = if self.session.is_congested() {
+            // Neither reading nor claiming goes on: what is due stays due meanwhile.
+            Some(self.now().plus_ms(CONGESTED_PAUSE_MS))
+        } else if self.quiesced || self.parts.deliver.load().is_none() {
+            at.map(|at| at.max(self.now().plus_ms(1_000)))
+        } else {
+            at
+        };
+        let Some(at) = at else { return };
         if let Some((planned, handle)) = self.wake {
             // A timer that is early enough stays: when it fires, the next one is planned. Leases end late and are
             // answered early, so this spares a timer per delivery.
@@ -741,6 +776,7 @@ impl InboxActor {
         let Some(state) = &self.state else { return };
         let told = Positioned {
             consumer: self.parts.consumer.clone(),
+            generation: self.session.generation(),
             position: state.position(),
             seen: state.seen(),
             needed_from: Some(state.needed_from()).filter(|needed| *needed <= state.seen()),
@@ -758,25 +794,35 @@ impl InboxActor {
             self.retire(ctx);
         } else {
             let left = Duration::from_millis(idle_ms - now.since_ms(since)).max(self.parts.report_every);
-            self.report_planned = true;
-            ctx.run_later(left, |inbox, ctx| {
-                inbox.report_planned = false;
-                inbox.report(ctx);
-            });
+            self.look_when_idle(left, ctx);
         }
+    }
+
+    /// One timer beside that of the reports, which must not wait for it.
+    fn look_when_idle(&mut self, left: Duration, ctx: &mut Context<Self>) {
+        if self.idle_planned {
+            return;
+        }
+        self.idle_planned = true;
+        ctx.run_later(left, |inbox, ctx| {
+            inbox.idle_planned = false;
+            inbox.report(ctx);
+        });
     }
 
     /// Asks the router to let this inbox end; it makes a new one when an event matches.
     fn retire(&mut self, ctx: &mut Context<Self>) {
         let (router, consumer) = (self.parts.router.clone(), self.parts.consumer.clone());
+        let generation = self.session.generation();
         let seen = self.state.as_ref().map_or(Seq::ZERO, InboxState::seen);
-        let asked = async move { router.get().ask(Retire { consumer, seen }).await };
+        let asked = async move { router.get().ask(Retire { consumer, generation, seen }).await };
         ctx.wait(asked.into_actor(self).map(|answer, inbox, ctx| {
             inbox.idle_since = None;
-            if answer == Ok(true) {
-                actix::ActorContext::stop(ctx);
-            } else {
-                inbox.plan_report(ctx);
+            match answer {
+                // Without an answer the router may have let it go, and may have made another one: two must not be. It
+                // has nothing to lose; the router makes a new one of whatever has stopped.
+                Ok(true) | Err(_) => actix::ActorContext::stop(ctx),
+                Ok(false) => inbox.plan_report(ctx),
             }
         }));
     }
@@ -946,8 +992,8 @@ impl Handler<Publish> for InboxActor {
 
     fn handle(&mut self, _: Publish, _: &mut Self::Context) -> Self::Result {
         self.write_page();
-        let told = self.session.commit_told(Vec::new());
-        Box::pin(async move { told.await.unwrap_or(Err(StoreError::Unavailable)) })
+        let session = self.session.clone();
+        Box::pin(async move { session.drained().await })
     }
 }
 

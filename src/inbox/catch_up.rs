@@ -63,8 +63,10 @@ impl LogReader {
             let earliest = log.earliest();
             let start = from.max(earliest);
             let events = log.read(start, ReadLimits { events: SCAN_EVENTS, bytes: SCAN_BYTES, upto })?;
+            // Retention may have gone on since `earliest` was read: the first event tells.
+            let first = events.first().map_or(start, |event| event.seq);
             let mut found = chunk(&filter, events, start, upto, upto);
-            found.gap_to = (earliest > from).then_some(earliest);
+            found.gap_to = (first > from).then_some(first);
             Ok(found)
         })
         .await

@@ -24,8 +24,13 @@ const STORE_PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     generation: u64,
     ops: Vec<StateOp>,
+    waiting: Option<Waiting>,
+}
+
+/// Somebody waits for the commit of an entry.
+struct Waiting {
     durability: Durability,
-    done: Option<oneshot::Sender<Result<(), StoreError>>>,
+    done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// A handle on the ledger's thread.
@@ -94,7 +99,7 @@ impl Session {
     /// Hands operations in. They are committed after everything handed in before, together or not at all.
     pub fn commit(&self, ops: Vec<StateOp>) {
         if !ops.is_empty() {
-            self.enqueue(ops, Durability::Ordered, None);
+            self.enqueue(ops, None);
         }
     }
 
@@ -103,27 +108,40 @@ impl Session {
     /// # Errors
     /// When the store failed; whether they were committed is then unknown.
     pub async fn commit_synced(&self, ops: Vec<StateOp>) -> Result<(), StoreError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Durability::Synced, Some(sender));
+        self.enqueue_and_wait(ops, Durability::Synced).await
+    }
+
+    /// Waits until everything that was handed in before, by whomever, can be read from the store. A new life of an actor
+    /// does this before it reads its state: what its last life has handed in may still be on its way.
+    ///
+    /// # Errors
+    /// When the store failed or the session is void.
+    pub async fn drained(&self) -> Result<(), StoreError> {
+        self.enqueue_and_wait(Vec::new(), Durability::Ordered).await
+    }
+
+    async fn enqueue_and_wait(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.enqueue(ops, Some(Waiting { durability, done }));
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Hands operations in; the answer comes when they, and everything handed in before, can be read from the store.
+    /// Tells the sessions before a failure of the store from those after it: what an actor of one has in memory says
+    /// nothing to an actor of the other.
     #[must_use]
-    pub fn commit_told(&self, ops: Vec<StateOp>) -> oneshot::Receiver<Result<(), StoreError>> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Durability::Ordered, Some(sender));
-        answer
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
-    fn enqueue(
-        &self,
-        ops: Vec<StateOp>,
-        durability: Durability,
-        done: Option<oneshot::Sender<Result<(), StoreError>>>,
-    ) {
+    /// Whether nothing handed in through this session is committed any more.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.generation != self.ledger.shared.generation.load(Ordering::Acquire)
+    }
+
+    fn enqueue(&self, ops: Vec<StateOp>, waiting: Option<Waiting>) {
         self.ledger.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.ledger.queue.send(Entry { generation: self.generation, ops, durability, done }).is_err() {
+        if self.ledger.queue.send(Entry { generation: self.generation, ops, waiting }).is_err() {
             tracing::error!("the ledger's thread has ended; consumer state is not written");
         }
     }
@@ -181,17 +199,18 @@ impl Keeper {
             let current = self.shared.generation.load(Ordering::Acquire);
             let live = || group.iter().filter(|entry| entry.generation == current);
             let ops = live().flat_map(|entry| entry.ops.iter().cloned()).collect();
-            let synced = live().any(|entry| entry.durability == Durability::Synced);
+            let synced =
+                live().filter_map(|entry| entry.waiting.as_ref()).any(|one| one.durability == Durability::Synced);
             let durability = if synced { Durability::Synced } else { Durability::Ordered };
             match self.state.commit(ops, durability) {
                 // Reopened in between: on which side the commit fell is unknown, so the sessions are void.
                 Ok(()) if (self.store_generation)() != store => {}
                 Ok(()) => {
                     for entry in group {
-                        let Some(waiting) = entry.done else { continue };
+                        let Some(waiting) = entry.waiting else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
-                        waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
+                        waiting.done.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
                     }
                     return Ok(());
                 }
@@ -206,5 +225,92 @@ impl Keeper {
         self.store_seen.set((self.store_generation)());
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         (self.reset)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::clock::UnixMs;
+    use crate::ground::ids::{ConsumerId, Seq};
+    use crate::store::fake::{Call, FakeStore, Fault};
+    use crate::store::records::{RowRecord, RowState};
+
+    fn row(seq: u64) -> Vec<StateOp> {
+        let row = RowRecord {
+            state: RowState::Retry { due_at: UnixMs(1) },
+            attempts: 1,
+            key: 0,
+            epoch: 1,
+            first_attempt: None,
+            last_attempt: None,
+            last_error: None,
+        };
+        vec![StateOp::PutRow(consumer(), Seq(seq), row)]
+    }
+
+    fn consumer() -> ConsumerId {
+        ConsumerId::new("whk_a")
+    }
+
+    fn seqs(store: &FakeStore) -> Vec<u64> {
+        store.rows(&consumer()).expect("reads").into_iter().map(|(seq, _)| seq.0).collect()
+    }
+
+    fn start(store: &Arc<FakeStore>) -> (Ledger, Arc<AtomicUsize>) {
+        let resets = Arc::new(AtomicUsize::new(0));
+        let (generation, told) = (Arc::clone(store), Arc::clone(&resets));
+        let reset = move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        };
+        let ledger = Ledger::start(Arc::clone(store) as Arc<dyn ConsumerState>, move || generation.reopened(), reset);
+        (ledger.expect("starts"), resets)
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_in_before_can_be_read_once_the_session_is_drained() {
+        let store = FakeStore::new(10);
+        store.plan(Call::Commit, 1, Fault::Stall);
+        let (ledger, _) = start(&store);
+        let session = ledger.session();
+        session.commit(row(1));
+        while !store.is_stalled() {
+            tokio::task::yield_now().await;
+        }
+        session.commit(row(2));
+        let next_life = ledger.session();
+        let drained = tokio::spawn(async move { next_life.drained().await });
+        tokio::task::yield_now().await;
+        assert!(!drained.is_finished(), "the rows are still on their way");
+        store.release();
+        assert!(drained.await.expect("ends").is_ok());
+        assert_eq!(seqs(&store), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_session_from_before_a_failure_writes_nothing_after_it() {
+        for fault in [Fault::Error, Fault::Torn] {
+            let store = FakeStore::new(10);
+            let (ledger, resets) = start(&store);
+            let old = ledger.session();
+            old.commit_synced(row(1)).await.expect("commits");
+            store.plan(Call::Commit, 1, fault);
+            old.commit(row(2));
+            while !store.has_failed() {
+                tokio::task::yield_now().await;
+            }
+            old.commit(row(3));
+            store.reopen();
+            old.drained().await.expect_err("the session is void");
+            assert!(old.is_void());
+            assert_eq!(resets.load(Ordering::SeqCst), 1, "everybody is told once");
+            let fresh = ledger.session();
+            assert_ne!(fresh.generation(), old.generation());
+            old.commit(row(4));
+            fresh.commit(row(5));
+            fresh.drained().await.expect("commits");
+            let kept: Vec<u64> = if fault == Fault::Torn { vec![1, 2, 5] } else { vec![1, 5] };
+            assert_eq!(seqs(&store), kept, "{fault:?}");
+        }
     }
 }

@@ -304,20 +304,31 @@ impl InboxState {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.window.is_empty()
-            || (self.window.len() < self.rules.window_events
-                && self.window_bytes + bytes <= self.rules.window_bytes
-                && self.ahead.len() < RANGES_MAX
-                && self.rows < self.rules.parked_max)
+        self.has_room_for_a_row()
+            && (self.window.is_empty()
+                || (self.window.len() < self.rules.window_events
+                    && self.window_bytes + bytes <= self.rules.window_bytes
+                    && self.ranges() < RANGES_MAX))
+    }
+
+    /// Every event in the window may yet fail and need a row.
+    fn has_room_for_a_row(&self) -> bool {
+        self.rows + self.window.len() < self.rules.parked_max
+    }
+
+    /// Settled ranges that [`InboxState::position`] lists.
+    fn ranges(&self) -> usize {
+        let read = self.restored.ahead.partition_point(|(_, end)| *end <= self.seen);
+        self.ahead.len() + (self.restored.ahead.len() - read)
     }
 
     /// Whether at least half of the window is free: time to read on.
     #[must_use]
     pub fn wants_more(&self) -> bool {
         self.window.len() * 2 <= self.rules.window_events
-            && self.window_bytes * 2 <= self.rules.window_bytes
-            && self.ahead.len() < RANGES_MAX
-            && self.rows < self.rules.parked_max
+            && (self.window.is_empty()
+                || (self.window_bytes * 2 <= self.rules.window_bytes && self.ranges() < RANGES_MAX))
+            && self.has_room_for_a_row()
     }
 
     /// Notes that nothing up to `upto` matches beyond what was offered.
@@ -619,8 +630,8 @@ impl InboxState {
         }
         let due = self.due.first().map(|(at, _)| *at);
         let work = match self.suspended_until {
-            Some(until) if !self.runnable.is_empty() => Some(until),
-            Some(until) => due.map(|due| due.max(until)),
+            // Also with nothing in the window: what was shed is read again when the rest is over.
+            Some(until) => Some(until),
             None => due,
         };
         [lease, work].into_iter().flatten().min()
@@ -734,3 +745,7 @@ impl RowChange {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -8,7 +8,8 @@ use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Res
 
 use super::index::SubscriptionIndex;
 use super::messages::{
-    Attach, Attached, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe, Unsubscribe,
+    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe,
+    Unsubscribe,
 };
 use crate::event::envelope::Event;
 use crate::ground::ids::{ConsumerId, Seq};
@@ -99,7 +100,7 @@ struct Subscriber {
     attached: bool,
     /// Its position; none when it follows.
     unsettled: Option<Position>,
-    /// Whether the position differs from the one on disk.
+    /// Whether that differs from what the last checkpoint holds.
     dirty: bool,
     /// Whether there is one on disk.
     on_disk: bool,
@@ -120,8 +121,6 @@ pub struct RouterActor {
     free: Vec<u32>,
     by_id: HashMap<ConsumerId, u32>,
     index: SubscriptionIndex<u32>,
-    /// Positions to remove from disk at the next checkpoint.
-    cleared: Vec<ConsumerId>,
     reading: bool,
     matches: Vec<u32>,
 }
@@ -141,15 +140,19 @@ impl RouterActor {
             free: Vec::new(),
             by_id: HashMap::new(),
             index: SubscriptionIndex::new(),
-            cleared: Vec::new(),
             reading: false,
             matches: Vec::new(),
         }
     }
 
     fn load(&mut self, ctx: &mut Context<Self>) {
-        let state = Arc::clone(&self.parts.state);
-        let loading = blocking(move || Ok((state.checkpoints()?, state.consumers_with_rows()?)));
+        self.session = self.parts.ledger.session();
+        let (state, session) = (Arc::clone(&self.parts.state), self.session.clone());
+        let loading = async move {
+            // The last life's checkpoints may still be on their way.
+            session.drained().await?;
+            blocking(move || Ok((state.checkpoints()?, state.consumers_with_rows()?))).await
+        };
         ctx.wait(loading.into_actor(self).map(|loaded, router, ctx| match loaded {
             Ok((checkpoints, with_rows)) => router.begin(checkpoints, with_rows, ctx),
             Err(error) => {
@@ -344,20 +347,31 @@ impl RouterActor {
 
     /// The checkpoint that is due; none when nothing has moved.
     fn checkpoint(&mut self) -> Option<StateOp> {
-        let mut set = Vec::new();
+        let (mut set, mut clear) = (Vec::new(), Vec::new());
         for subscriber in self.slots.iter_mut().flatten().filter(|one| one.dirty) {
             subscriber.dirty = false;
-            if let Some(position) = &subscriber.unsettled {
-                subscriber.on_disk = true;
-                set.push((subscriber.consumer.clone(), position.clone()));
+            match &subscriber.unsettled {
+                Some(position) => {
+                    subscriber.on_disk = true;
+                    set.push((subscriber.consumer.clone(), position.clone()));
+                }
+                None if subscriber.on_disk => {
+                    subscriber.on_disk = false;
+                    clear.push(subscriber.consumer.clone());
+                }
+                None => {}
             }
         }
-        let clear = std::mem::take(&mut self.cleared);
         if set.is_empty() && clear.is_empty() && self.cursor == self.checkpointed {
             return None;
         }
         self.checkpointed = self.cursor;
         Some(StateOp::Checkpoint { router: self.cursor, set, clear })
+    }
+
+    /// Whether an inbox and this router have read their state from the same opening of the store (CK-3).
+    fn believes(&self, generation: u64) -> bool {
+        generation == self.session.generation()
     }
 
     /// The lowest position that anyone still needs.
@@ -415,12 +429,18 @@ impl Handler<Unsubscribe> for RouterActor {
 }
 
 impl Handler<Attach> for RouterActor {
-    type Result = Option<Attached>;
+    type Result = actix::MessageResult<Attach>;
 
-    fn handle(&mut self, Attach { consumer, position }: Attach, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, attach: Attach, _: &mut Self::Context) -> Self::Result {
+        let Attach { consumer, generation, position } = attach;
+        if !self.ready || !self.believes(generation) {
+            return actix::MessageResult(Attachment::NotYet);
+        }
         let boundary = self.cursor;
         let inbox = self.parts.inboxes.running(&consumer);
-        let subscriber = self.subscriber(&consumer)?;
+        let Some(subscriber) = self.subscriber(&consumer) else {
+            return actix::MessageResult(Attachment::Unknown);
+        };
         subscriber.inbox = inbox;
         subscriber.attached = true;
         if let Some(position) = position {
@@ -428,14 +448,17 @@ impl Handler<Attach> for RouterActor {
             subscriber.dirty = true;
         }
         let position = subscriber.unsettled.clone().unwrap_or_else(|| Position::at(boundary.max(subscriber.from)));
-        Some(Attached { position, boundary })
+        actix::MessageResult(Attachment::Attached(Attached { position, boundary }))
     }
 }
 
 impl Handler<Detach> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, Detach { consumer, position }: Detach, _: &mut Self::Context) {
+    fn handle(&mut self, Detach { consumer, generation, position }: Detach, _: &mut Self::Context) {
+        if !self.believes(generation) {
+            return;
+        }
         if let Some(subscriber) = self.subscriber(&consumer) {
             subscriber.attached = false;
             subscriber.unsettled = Some(position);
@@ -448,14 +471,14 @@ impl Handler<Positioned> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, told: Positioned, _: &mut Self::Context) {
-        let Positioned { consumer, position, seen, needed_from, nothing_unsettled } = told;
+        let Positioned { consumer, generation, position, seen, needed_from, nothing_unsettled } = told;
+        if !self.believes(generation) {
+            return;
+        }
         let Some(subscriber) = self.subscriber(&consumer) else { return };
         subscriber.needed_from = needed_from;
         if nothing_unsettled && subscriber.attached && subscriber.last_offered <= seen {
-            if subscriber.unsettled.take().is_some() && subscriber.on_disk {
-                subscriber.on_disk = false;
-                self.cleared.push(consumer);
-            }
+            subscriber.dirty |= subscriber.unsettled.take().is_some();
         } else if subscriber.unsettled.as_ref() != Some(&position) {
             subscriber.unsettled = Some(position);
             subscriber.dirty = true;
@@ -466,7 +489,10 @@ impl Handler<Positioned> for RouterActor {
 impl Handler<Retire> for RouterActor {
     type Result = bool;
 
-    fn handle(&mut self, Retire { consumer, seen }: Retire, _: &mut Self::Context) -> bool {
+    fn handle(&mut self, Retire { consumer, generation, seen }: Retire, _: &mut Self::Context) -> bool {
+        if !self.ready || !self.believes(generation) {
+            return false;
+        }
         let Some(subscriber) = self.subscriber(&consumer) else { return true };
         let idle = subscriber.attached && subscriber.unsettled.is_none() && subscriber.last_offered <= seen;
         if idle {

@@ -23,15 +23,29 @@ pub struct Unsubscribe {
 
 /// Inbox → router: offer me what comes after your place.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Option<Attached>")]
+#[rtype(result = "Attachment")]
 pub struct Attach {
     /// Which consumer.
     pub consumer: ConsumerId,
+    /// The generation of the inbox's ledger session.
+    pub generation: u64,
     /// Where the inbox stands; none when it has just begun and asks for its position.
     pub position: Option<Position>,
 }
 
-/// Answer to [`Attach`]; none when the consumer is not subscribed.
+/// Answer to [`Attach`].
+#[derive(Clone, Debug)]
+pub enum Attachment {
+    /// Offers come from now on.
+    Attached(Attached),
+    /// The consumer is not subscribed: its inbox may end.
+    Unknown,
+    /// The router has not read its state yet, or one of the two is about to be built anew because the store failed: ask
+    /// again.
+    NotYet,
+}
+
+/// Where an inbox begins.
 #[derive(Clone, Debug)]
 pub struct Attached {
     /// Where the consumer stands.
@@ -46,6 +60,8 @@ pub struct Attached {
 pub struct Detach {
     /// Which consumer.
     pub consumer: ConsumerId,
+    /// The generation of the inbox's ledger session.
+    pub generation: u64,
     /// Where it stands.
     pub position: Position,
 }
@@ -56,6 +72,9 @@ pub struct Detach {
 pub struct Positioned {
     /// Which consumer.
     pub consumer: ConsumerId,
+    /// The generation of the inbox's ledger session: rows handed in through an older one may not be in the store, so the
+    /// position counts for nothing.
+    pub generation: u64,
     /// Its position.
     pub position: Position,
     /// The last position it was offered or has read.
@@ -72,6 +91,8 @@ pub struct Positioned {
 pub struct Retire {
     /// Which consumer.
     pub consumer: ConsumerId,
+    /// The generation of the inbox's ledger session.
+    pub generation: u64,
     /// The last position it has seen.
     pub seen: Seq,
 }

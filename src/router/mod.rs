@@ -8,7 +8,9 @@
 //! - `CK-1` At a checkpoint with cursor R, each consumer either has a position, or has settled (or keeps as rows) all
 //!   its matches up to R.
 //! - `CK-2` An inbox is offered events only while attached; an offer it cannot take detaches it, and it reads the log.
-//! - `CK-3` What waits in an inbox's mailbox is bounded by its gate.
+//! - `CK-3` Positions pass only between actors of one ledger session: what was in memory when the store failed is not
+//!   believed afterwards.
+//! - `CK-4` What waits in an inbox's mailbox is bounded by its gate.
 
 mod actor;
 pub mod index;

@@ -17,6 +17,11 @@ pub mod position;
 pub mod records;
 pub mod verify;
 
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::sync::Arc;
 
 use crate::event::envelope::Event;
@@ -34,7 +39,7 @@ pub enum StoreError {
     /// The engine failed; it is poisoned and being reopened.
     #[error("store engine: {0}")]
     Engine(String),
-    /// The engine is being reopened after a failure.
+    /// The engine is being reopened after a failure, or what was being read was dropped meanwhile: try again.
     #[error("the store is being reopened")]
     Unavailable,
     /// Less space is left than the floor.
@@ -65,7 +70,15 @@ pub enum StoreError {
 
 impl From<sled::Error> for StoreError {
     fn from(error: sled::Error) -> Self {
-        Self::Engine(error.to_string())
+        match error {
+            // Retention dropped the tree under a reader: nothing is wrong with the engine, and another look finds the
+            // trees that are left.
+            sled::Error::CollectionNotFound(_) => Self::Unavailable,
+            sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Io(_)
+            | sled::Error::Corruption { .. } => Self::Engine(error.to_string()),
+        }
     }
 }
 
@@ -110,7 +123,7 @@ pub struct ReadLimits {
 
 /// The log of all events.
 pub trait EventLog: Send + Sync {
-    /// Appends a group in one durable commit. One caller at a time.
+    /// Appends a group in one durable commit. Callers take turns.
     ///
     /// # Errors
     /// When the commit failed; then nothing of the group is acknowledged and the engine must be reopened.

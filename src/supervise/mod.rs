@@ -20,6 +20,7 @@ use actix::dev::{SendError, ToEnvelope};
 use actix::{Actor, ArbiterHandle, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 
 pub use health::{ActorKind, Health, RestartBudget};
 
@@ -44,7 +45,9 @@ pub struct Gone;
 struct Slot<A: Actor> {
     sender: ArcSwap<AddressSender<A>>,
     stopped: AtomicBool,
-    rebuild: AtomicBool,
+    /// Whether the next end of the actor is a new beginning. Held while a mailbox is told of it or replaced, so that the
+    /// wish and the mailbox that knows of it belong to the same life.
+    rebuild: Mutex<bool>,
 }
 
 /// A stable way to reach a supervised actor.
@@ -116,8 +119,9 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
     where
         A: Handler<Stop>,
     {
-        self.0.rebuild.store(true, Ordering::Release);
-        self.hint(Stop);
+        let mut rebuild = self.0.rebuild.lock();
+        // When it is not running, a new life is about to begin anyway.
+        *rebuild |= self.tell(Stop).is_ok();
     }
 
     /// Whether the actor has stopped for good.
@@ -143,7 +147,7 @@ where
     let handle = Handle(Arc::new(Slot {
         sender: ArcSwap::from_pointee(sender),
         stopped: AtomicBool::new(false),
-        rebuild: AtomicBool::new(false),
+        rebuild: Mutex::new(false),
     }));
     let (kept, health) = (handle.clone(), Arc::clone(health));
     health.started(kind);
@@ -170,7 +174,7 @@ async fn run<A, F>(
     loop {
         let life = AssertUnwindSafe(async { Context::with_receiver(receiver).into_future(factory()).await });
         match life.catch_unwind().await {
-            Ok(()) if !handle.0.rebuild.swap(false, Ordering::AcqRel) => break,
+            Ok(()) if !*handle.0.rebuild.lock() => break,
             Ok(()) => {}
             Err(cause) => {
                 let pause_ms = health.panicked(kind, &panic_text(&*cause));
@@ -179,7 +183,10 @@ async fn run<A, F>(
             }
         }
         let (sender, fresh) = channel(MAILBOX);
+        let mut rebuild = handle.0.rebuild.lock();
+        *rebuild = false;
         handle.0.sender.store(Arc::new(sender));
+        drop(rebuild);
         receiver = fresh;
     }
     handle.0.stopped.store(true, Ordering::Release);
@@ -272,5 +279,35 @@ mod tests {
         }
         assert_eq!(health.restarts(ActorKind::Inbox), 2);
         assert_eq!(health.degraded(), [ActorKind::Inbox]);
+    }
+    #[actix::test]
+    async fn a_rebuild_asked_for_during_a_restart_does_not_outlive_it() {
+        let clock = ManualClock::starting_at(crate::ground::clock::UnixMs(1));
+        let budget = RestartBudget { restarts_max: 9, window_ms: 1_000, backoff_ms: 20, backoff_cap_ms: 20 };
+        let health = Arc::new(Health::new(budget, clock));
+        let arbiter = actix::Arbiter::current();
+        let handle = supervise(&arbiter, ActorKind::Inbox, &health, || Counter { count: 0 });
+        let until_running = || async {
+            while !handle.is_running() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert_eq!(handle.ask(Add).await, Ok(1));
+        handle.rebuild();
+        let mut count = handle.ask(Add).await;
+        while count == Err(Gone) {
+            tokio::task::yield_now().await;
+            count = handle.ask(Add).await;
+        }
+        assert_eq!(count, Ok(1), "a rebuild is a fresh actor");
+
+        assert_eq!(handle.ask(PanicNow).await, Err(Gone));
+        handle.rebuild();
+        until_running().await;
+        assert_eq!(handle.ask(Add).await, Ok(1));
+        handle.hint(Stop);
+        while !handle.has_stopped() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }

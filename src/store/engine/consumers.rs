@@ -46,8 +46,8 @@ impl AttemptTrees {
         Ok(Self { trees, last: PageKey { at_ms: 0, part: 0 } })
     }
 
-    /// The tree for a time, and a key that was not used before.
-    fn place(&mut self, db: &sled::Db, at_ms: u64) -> Result<(Tree, PageKey), StoreError> {
+    /// The tree for a time, and a key in it that was not used before.
+    fn place(&mut self, db: &sled::Db, consumer: &ConsumerId, at_ms: u64) -> Result<(Tree, Vec<u8>), StoreError> {
         let at_ms = at_ms.max(self.last.at_ms);
         self.last =
             PageKey { at_ms, part: if at_ms == self.last.at_ms { self.last.part.saturating_add(1) } else { 0 } };
@@ -60,7 +60,13 @@ impl AttemptTrees {
                 tree
             }
         };
-        Ok((tree, self.last))
+        let mut key = attempts_key(consumer, self.last);
+        // The counter begins anew with every opening; the clock may stand where it stood before.
+        while tree.contains_key(&key)? {
+            self.last.part = self.last.part.saturating_add(1);
+            key = attempts_key(consumer, self.last);
+        }
+        Ok((tree, key))
     }
 }
 
@@ -145,9 +151,9 @@ fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
             }
             StateOp::Attempts(consumer, page) => {
                 let Some(newest) = page.attempts.last() else { continue };
-                let (tree, key) = inner.attempts.lock().place(&inner.db, newest.at.0)?;
                 let record = encode(ATTEMPTS_VERSION, &page)?;
-                batches.of(&tree).insert(attempts_key(&consumer, key), record);
+                let (tree, key) = inner.attempts.lock().place(&inner.db, &consumer, newest.at.0)?;
+                batches.of(&tree).insert(key, record);
             }
             StateOp::PutDeadLetter(dead) => {
                 let record = encode(DEAD_LETTER_VERSION, &*dead)?;

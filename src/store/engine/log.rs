@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sled::Transactional as _;
 use sled::transaction::TransactionError;
 
@@ -25,6 +25,10 @@ pub(super) struct LogTrees {
     segments: RwLock<Vec<Arc<Segment>>>,
     segment_events: u64,
     head: AtomicU64,
+    /// Planning and committing a group is one step: a writer that is being replaced may still have groups to write.
+    appending: Mutex<()>,
+    /// So is deciding which segments go and dropping them: two retentions must not both count from the same first one.
+    truncating: Mutex<()>,
 }
 
 impl LogTrees {
@@ -47,7 +51,14 @@ impl LogTrees {
             segments.push(Segment::open(db, &seals, first, segment_events)?);
         }
         let head = segments.iter().map(|one| one.info().last).max().unwrap_or(low_water.prev());
-        Ok(Self { seals, segments: RwLock::new(segments), segment_events, head: AtomicU64::new(head.0) })
+        Ok(Self {
+            seals,
+            segments: RwLock::new(segments),
+            segment_events,
+            head: AtomicU64::new(head.0),
+            appending: Mutex::new(()),
+            truncating: Mutex::new(()),
+        })
     }
 
     pub(super) fn head(&self) -> Seq {
@@ -237,6 +248,7 @@ fn commit(segment: &Segment, group: &Group) -> Result<(), StoreError> {
 
 fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec<Vec<Appended>>, Seq), StoreError> {
     let log = &inner.log;
+    let _turn = log.appending.lock();
     let segment = log.active(&inner.db)?;
     let mut next = log.head().next();
     let mut group = Group::default();
@@ -338,6 +350,7 @@ impl EventLog for Engine {
     fn truncate(&self, before: Seq) -> Result<Vec<DroppedSegment>, StoreError> {
         self.with(|inner| {
             let log = &inner.log;
+            let _turn = log.truncating.lock();
             let keep_from = {
                 let segments = log.segments.read();
                 let active = segments.len().saturating_sub(1);

@@ -117,7 +117,7 @@ fn is_locked(error: &std::io::Error) -> bool {
 /// Failures that a test or an operator plans.
 #[derive(Debug, Default)]
 pub struct PlannedFaults {
-    /// This many of the next durable commits fail after they were written and before they were synced.
+    /// This many of the next appends fail after they were written and before they were synced.
     pub fail_commits: AtomicU32,
 }
 
@@ -176,7 +176,7 @@ impl Engine {
     /// How often the database was opened again after a failure.
     #[must_use]
     pub fn reopened(&self) -> u64 {
-        self.reopened.load(Ordering::Relaxed)
+        self.reopened.load(Ordering::Acquire)
     }
 
     /// Bytes of the database file.
@@ -217,11 +217,14 @@ impl Engine {
 
     /// Runs `work` on the open database. An engine failure starts the reopening.
     fn with<T>(&self, work: impl FnOnce(&Inner) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let inner = self.inner.read().clone().ok_or(StoreError::Unavailable)?;
+        let (inner, generation) = {
+            let inner = self.inner.read();
+            (inner.clone().ok_or(StoreError::Unavailable)?, self.reopened())
+        };
         let result = work(&inner);
         if let Err(StoreError::Engine(error)) = &result {
             drop(inner);
-            self.reopen(error);
+            self.reopen(error, generation);
         }
         result
     }
@@ -233,9 +236,17 @@ impl Engine {
         if due.is_ok() { Err(StoreError::Engine("planned fault".to_owned())) } else { Ok(()) }
     }
 
-    /// Takes the failed database away from everyone and opens it again on a thread of its own.
-    fn reopen(&self, error: &str) {
-        let Some(failed) = self.inner.write().take() else { return };
+    /// Takes the failed database away from everyone and opens it again on a thread of its own. A failure of an opening
+    /// that was replaced meanwhile is no reason to take away the next one.
+    fn reopen(&self, error: &str, generation: u64) {
+        let failed = {
+            let mut inner = self.inner.write();
+            if self.reopened() != generation {
+                return;
+            }
+            inner.take()
+        };
+        let Some(failed) = failed else { return };
         tracing::error!(error, "the store engine failed; nothing is acknowledged until it is open again");
         let Some(engine) = self.me.upgrade() else { return };
         let spawned = std::thread::Builder::new().name("store-reopen".into()).spawn(move || engine.reopen_loop(failed));
@@ -256,8 +267,11 @@ impl Engine {
                 Ok(inner) => {
                     self.head.store(inner.log.head().0, Ordering::Release);
                     self.earliest.store(inner.log.earliest().0, Ordering::Release);
-                    *self.inner.write() = Some(Arc::new(inner));
-                    self.reopened.fetch_add(1, Ordering::Relaxed);
+                    let mut slot = self.inner.write();
+                    // Before anyone can commit: the ledger tells by it that its sessions are void.
+                    self.reopened.fetch_add(1, Ordering::AcqRel);
+                    *slot = Some(Arc::new(inner));
+                    drop(slot);
                     tracing::warn!("the store is open again");
                     return;
                 }
