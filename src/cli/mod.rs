@@ -138,6 +138,13 @@ fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failur
     output.line(String::from_utf8_lossy(&script).trim_end())
 }
 
+/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
+pub(crate) fn say_once(text: &str) {
+    use std::io::Write as _;
+    // Without a terminal nobody is there to read it; the file has it.
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,11 +187,4 @@ mod tests {
             assert_eq!(cli.target.data_dir.as_deref(), Some(std::path::Path::new("/d")));
         }
     }
-}
-
-/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
-pub(crate) fn say_once(text: &str) {
-    use std::io::Write as _;
-    // Without a terminal nobody is there to read it; the file has it.
-    writeln!(std::io::stdout(), "{text}").ok();
 }

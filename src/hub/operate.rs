@@ -84,10 +84,10 @@ impl Hub {
             .ask(Instruct(command))
             .await
             .map_err(|_| Problem::new(ProblemKind::Overloaded, "the breaker is being restarted"))?;
-        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled) {
-            if let Some(inbox) = self.inner.directory.running(&consumer) {
-                inbox.hint(Wake);
-            }
+        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled)
+            && let Some(inbox) = self.inner.directory.running(&consumer)
+        {
+            inbox.hint(Wake);
         }
         Ok(state_json(id, &view.state, view.probes))
     }

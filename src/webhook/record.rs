@@ -288,16 +288,16 @@ pub fn read_change(
     policy: &AddressPolicy,
 ) -> Result<WebhookSettings, Problem> {
     let mut settings = before.clone();
-    if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")? {
-        if ordering != before.ordering {
-            let limit = "cannot be changed while events may be under way; make another webhook";
-            return Err(Problem::field("ordering", limit, format!("{ordering:?}").to_lowercase()));
-        }
+    if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")?
+        && ordering != before.ordering
+    {
+        let limit = "cannot be changed while events may be under way; make another webhook";
+        return Err(Problem::field("ordering", limit, format!("{ordering:?}").to_lowercase()));
     }
-    if let Some(org) = fields.text("org", SCOPE_CHARS_MAX)? {
-        if Some(&org) != before.filter.org.as_ref() {
-            return Err(Problem::field("org", "cannot be changed", org));
-        }
+    if let Some(org) = fields.text("org", SCOPE_CHARS_MAX)?
+        && Some(&org) != before.filter.org.as_ref()
+    {
+        return Err(Problem::field("org", "cannot be changed", org));
     }
     shared(&mut fields, &mut settings, policy)?;
     fields.finish()?;
