@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use sled::Transactional as _;
-use sled::transaction::TransactionError;
 
 use super::segment::{self, Records, Segment, id_key, id_value};
 use super::{Engine, Inner};
@@ -104,28 +102,26 @@ impl LogTrees {
 
     fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
         match self.segments_from(seq).first() {
-            Some(one) => segment::read_event(&one.log, seq),
+            Some(one) => segment::read_event(&one.tree, seq),
             None => Ok(None),
         }
     }
 }
 
 fn first_of_name(name: &[u8]) -> Option<Seq> {
-    let digits = name.strip_prefix(b"log-").or_else(|| name.strip_prefix(b"ids-"))?;
+    let digits = name.strip_prefix(b"log-")?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(Seq)
 }
 
 fn drop_segment(db: &sled::Db, seals: &sled::Tree, first: Seq) -> Result<(), StoreError> {
     db.drop_tree(Segment::log_name(first))?;
-    db.drop_tree(Segment::ids_name(first))?;
     segment::remove_seal(seals, first)
 }
 
 /// A group being put together: rows for one commit, and the dedup keys among them.
 #[derive(Default)]
 struct Group {
-    log: sled::Batch,
-    ids: sled::Batch,
+    rows: sled::Batch,
     keys: HashMap<Vec<u8>, (Seq, usize)>,
     events: Vec<Prepared>,
     bytes: u64,
@@ -137,9 +133,9 @@ impl Group {
             let mut row = Vec::with_capacity(8 + suffix.len());
             row.extend_from_slice(&seq.to_key());
             row.extend_from_slice(suffix);
-            self.log.insert(row, value);
+            self.rows.insert(row, value);
         });
-        self.ids.insert(key.as_slice(), &id_value(seq, &event.digest));
+        self.rows.insert(key.as_slice(), &id_value(seq, &event.digest));
         self.bytes += event.record().len() as u64;
         self.keys.insert(key, (seq, self.events.len()));
         self.events.push(event);
@@ -230,20 +226,6 @@ fn conflicts_of(
     Ok(conflict.then_some(answers))
 }
 
-/// Writes both batches atomically.
-fn commit(segment: &Segment, group: &Group) -> Result<(), StoreError> {
-    (&segment.log, &segment.ids)
-        .transaction(|(log, ids)| {
-            log.apply_batch(&group.log)?;
-            ids.apply_batch(&group.ids)?;
-            Ok(())
-        })
-        .map_err(|error: TransactionError<()>| match error {
-            TransactionError::Storage(error) => StoreError::from(error),
-            TransactionError::Abort(()) => StoreError::Engine("an append was aborted".to_owned()),
-        })
-}
-
 fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec<Vec<Appended>>, Seq), StoreError> {
     let log = &inner.log;
     let _turn = log.appending.lock();
@@ -256,7 +238,7 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
     }
     let first = log.head().next();
     if !group.events.is_empty() {
-        commit(&segment, &group)?;
+        segment.tree.apply_batch(std::mem::take(&mut group.rows))?;
         engine.planned_fault()?;
         inner.sync()?;
         super::collect_garbage(group.events.len() * 2);
@@ -296,7 +278,7 @@ impl EventLog for Engine {
             let mut events = Vec::new();
             let mut bytes = 0;
             for segment in inner.log.segments_from(from) {
-                let mut records = Records::from(&segment.log, from);
+                let mut records = Records::from(&segment.tree, from);
                 while let Some(event) = records.next_event()? {
                     if event.seq > upto {
                         return Ok(events);
@@ -326,7 +308,7 @@ impl EventLog for Engine {
         self.with(|inner| {
             let mut found = Vec::new();
             for segment in inner.log.segments.read().iter().rev() {
-                for row in segment.ids.scan_prefix(&prefix).take(limit - found.len()) {
+                for row in segment.tree.scan_prefix(&prefix).take(limit - found.len()) {
                     found.extend(segment::read_id_value(&row?.1).map(|(seq, _)| seq));
                 }
                 if found.len() >= limit {

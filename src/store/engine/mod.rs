@@ -1,6 +1,6 @@
 //! The embedded engine: sled, with what was measured about it built in (DESIGN §4).
 //!
-//! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` and `ids-SEQ` per segment of the log, `seals` (what is
+//! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `checkpoints`, `rows-CONSUMER`, `attempts-MS` per stretch of time, `dead`, `registry`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!

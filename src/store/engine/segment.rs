@@ -1,4 +1,9 @@
 //! One segment of the log: its rows, its dedup keys, and a filter that tells which keys are surely not in it.
+//!
+//! Both kinds of rows are in one tree, so that one batch holds them: a batch on one tree is as atomic as a transaction
+//! over two, and spares looking each row up before it is written. Nothing is deleted from the tree, which is dropped as
+//! a whole, so the two kinds do not leak. Event rows begin with the position's first byte, which stays below
+//! [`IDS_PREFIX`] for 10^19 events; dedup rows begin with that byte.
 
 use std::sync::Arc;
 
@@ -39,15 +44,18 @@ pub(super) struct Content {
 /// A segment.
 pub(super) struct Segment {
     pub(super) first: Seq,
-    pub(super) log: sled::Tree,
-    pub(super) ids: sled::Tree,
+    pub(super) tree: sled::Tree,
     pub(super) content: Mutex<Content>,
 }
+
+/// First byte of a dedup row's key.
+pub(super) const IDS_PREFIX: u8 = 0xff;
 
 /// The dedup key of an event. The id leads: ids made here sort by time, so inserts stay together, and an id can be
 /// looked up in every org. Neither part has control characters.
 pub(super) fn id_key(org: &str, id: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(org.len() + 1 + id.len());
+    let mut key = Vec::with_capacity(org.len() + 2 + id.len());
+    key.push(IDS_PREFIX);
     key.extend_from_slice(id.as_bytes());
     key.push(0);
     key.extend_from_slice(org.as_bytes());
@@ -84,10 +92,6 @@ impl Segment {
         format!("log-{first:020}", first = first.0)
     }
 
-    pub(super) fn ids_name(first: Seq) -> String {
-        format!("ids-{first:020}", first = first.0)
-    }
-
     /// Opens the segment that starts at `first`, from its seal or by reading its dedup keys.
     pub(super) fn open(
         db: &sled::Db,
@@ -95,8 +99,7 @@ impl Segment {
         first: Seq,
         segment_events: u64,
     ) -> Result<Arc<Self>, StoreError> {
-        let log = db.open_tree(Self::log_name(first))?;
-        let ids = db.open_tree(Self::ids_name(first))?;
+        let tree = db.open_tree(Self::log_name(first))?;
         let content = match read_seal(seals, first)? {
             Some(seal) => Content {
                 last: seal.last,
@@ -104,27 +107,22 @@ impl Segment {
                 newest_ms: seal.newest_ms,
                 filter: BloomFilter::from_vec(seal.filter).seed(&SEED).hashes(HASHES),
             },
-            None => Self::read_content(&log, &ids, first, segment_events)?,
+            None => Self::read_content(&tree, first, segment_events)?,
         };
-        Ok(Arc::new(Self { first, log, ids, content: Mutex::new(content) }))
+        Ok(Arc::new(Self { first, tree, content: Mutex::new(content) }))
     }
 
-    fn read_content(
-        log: &sled::Tree,
-        ids: &sled::Tree,
-        first: Seq,
-        segment_events: u64,
-    ) -> Result<Content, StoreError> {
+    fn read_content(tree: &sled::Tree, first: Seq, segment_events: u64) -> Result<Content, StoreError> {
         let mut filter = empty_filter(segment_events);
-        for row in ids.iter() {
+        for row in tree.scan_prefix([IDS_PREFIX]) {
             let (key, _) = row?;
             filter.insert(&*key);
         }
-        let last = match log.last()? {
+        let last = match tree.range(..[IDS_PREFIX]).next_back().transpose()? {
             Some((key, _)) => seq_of_key(&key).unwrap_or(first.prev()),
             None => first.prev(),
         };
-        let newest_ms = match read_event(log, last)? {
+        let newest_ms = match read_event(tree, last)? {
             Some(event) => event.received_at.0,
             None => 0,
         };
@@ -165,7 +163,7 @@ impl Segment {
         if !self.content.lock().filter.contains(key) {
             return Ok(None);
         }
-        Ok(self.ids.get(key)?.and_then(|value| read_id_value(&value)))
+        Ok(self.tree.get(key)?.and_then(|value| read_id_value(&value)))
     }
 
     /// Notes what a commit has added.
@@ -217,8 +215,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn from(log: &sled::Tree, from: Seq) -> Self {
-        Self { rows: log.range(from.to_key().to_vec()..) }
+    pub(super) fn from(tree: &sled::Tree, from: Seq) -> Self {
+        Self { rows: tree.range(from.to_key().to_vec()..vec![IDS_PREFIX]) }
     }
 
     /// The next event.
@@ -244,7 +242,10 @@ impl Records {
 }
 
 /// The event at this position of a segment.
-pub(super) fn read_event(log: &sled::Tree, seq: Seq) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
-    let event = Records::from(log, seq).next_event()?;
+pub(super) fn read_event(
+    tree: &sled::Tree,
+    seq: Seq,
+) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
+    let event = Records::from(tree, seq).next_event()?;
     Ok(event.filter(|event| event.seq == seq))
 }
