@@ -19,7 +19,7 @@
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
 //! - [`cli`]: the command line
-//! - [`bench`]: load generator, receiver and scenarios of `tidegate bench`
+//! - [`mod@bench`]: load generator, receiver and scenarios of `tidegate bench`
 
 pub mod bench;
 pub mod breaker;

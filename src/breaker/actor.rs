@@ -29,7 +29,7 @@ pub struct Admit;
 /// Answer to [`Admit`].
 #[derive(Clone, Copy, Debug)]
 pub enum Admitted {
-    /// Yes; the permit goes back with [`Record`] or [`Release`].
+    /// Yes; the permit goes back with [`Record`].
     Yes(Permit),
     /// No, and no attempt is spent.
     No {
