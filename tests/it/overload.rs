@@ -19,7 +19,7 @@ async fn read_to_end(mut stream: TcpStream) -> String {
 
 #[tokio::test]
 async fn a_client_that_sends_its_body_or_its_head_too_slowly_is_let_go() {
-    let hub = Hub::start_with(&[("SERVER__BODY_TIMEOUT_MS", "300"), ("SERVER__SLOW_REQUEST_MS", "300")]).await;
+    let hub = Hub::start_with(&[("SERVER__BODY_TIMEOUT_MS", "300"), ("SERVER__SLOW_REQUEST_MS", "2000")]).await;
     let key = hub.key(&["publish", "read"], Some("acme")).await;
     let half = r#"{"id":"slow","type":"#;
     for path in ["/v1/events", "/v1/events/batch", "/v1/events/stream"] {
