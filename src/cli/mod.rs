@@ -8,6 +8,7 @@ pub mod exit;
 pub mod output;
 
 mod config;
+mod demo;
 mod dlq;
 mod events;
 mod keys;
@@ -51,6 +52,10 @@ struct Cli {
 enum Command {
     /// Run the hub until SIGTERM or Ctrl-C
     Serve(serve::Args),
+    /// Start a hub and a local receiver, publish events and show what becomes of them; the hub then goes on running
+    ///
+    /// Without --data-dir the hub has a fresh directory among the temporary files, which is removed at the end.
+    Demo(demo::Args),
     /// Publish one event from flags, or many from stdin, one JSON envelope a line
     Publish(publish::Args),
     /// Show new events as they arrive
@@ -103,6 +108,7 @@ pub fn run() -> ExitCode {
 fn perform(target: &Target, output: Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(target, &args),
+        Command::Demo(args) => demo::run(target, output, &args),
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
@@ -111,7 +117,9 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
-        Command::Bench(args) => Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?),
+        Command::Bench(args) => {
+            Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?)
+        }
         Command::Completions { shell } => completions(output, shell),
     }
 }
@@ -134,6 +142,13 @@ fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failur
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
     output.line(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
+pub(crate) fn say_once(text: &str) {
+    use std::io::Write as _;
+    // Without a terminal nobody is there to read it; the file has it.
+    writeln!(std::io::stdout(), "{text}").ok();
 }
 
 #[cfg(test)]
@@ -178,11 +193,4 @@ mod tests {
             assert_eq!(cli.target.data_dir.as_deref(), Some(std::path::Path::new("/d")));
         }
     }
-}
-
-/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
-pub(crate) fn say_once(text: &str) {
-    use std::io::Write as _;
-    // Without a terminal nobody is there to read it; the file has it.
-    writeln!(std::io::stdout(), "{text}").ok();
 }
