@@ -1,4 +1,4 @@
-//! `tidegate serve`: a hub with its listeners, until a signal ends it.
+//! A hub with its listeners as a process runs it: started, announced, ended by a signal. `tidegate serve` is this alone.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::ground::random::{Random as _, SystemRandom};
 use crate::ground::secret::{Secret, write_private};
 use crate::http;
@@ -20,8 +20,9 @@ pub const TOKEN_FILE: &str = "admin.token";
 /// File with the addresses of the listeners, in the data directory.
 pub const ADDRESSES_FILE: &str = "addresses.json";
 
-/// The admin token: from the environment, else from its file, which is made (and the token shown) at the first start.
-fn admin_token(data_dir: &Path) -> anyhow::Result<Secret> {
+/// The admin token: from the environment, else from its file, which is made (and the token told through
+/// `announce`) at the first start.
+fn admin_token(data_dir: &Path, announce: fn(&str)) -> anyhow::Result<Secret> {
     if let Some(token) = std::env::var(TOKEN_ENV).ok().filter(|token| !token.is_empty()) {
         return Ok(Secret::new(token));
     }
@@ -35,10 +36,113 @@ fn admin_token(data_dir: &Path) -> anyhow::Result<Secret> {
             let token = Secret::new(format!("tga_{encoded}"));
             write_private(&path, token.expose()).with_context(|| path.display().to_string())?;
             // To the terminal, once, and never to the log.
-            crate::cli::say_once(&format!("admin token: {} (kept in {})", token.expose(), path.display()));
+            announce(&format!("admin token: {} (kept in {})", token.expose(), path.display()));
             Ok(token)
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// A hub that runs with both its listeners.
+#[derive(Debug)]
+pub struct Running {
+    /// The hub.
+    pub hub: Hub,
+    /// Its listeners.
+    pub servers: http::Servers,
+    /// The admin token.
+    pub token: Secret,
+}
+
+impl Running {
+    /// Opens the hub, binds the listeners on the actor system of the caller's thread and writes their addresses into the
+    /// data directory. A new admin token is told once through `announce`.
+    ///
+    /// # Errors
+    /// When the hub cannot start.
+    pub async fn start(config: &Config, announce: fn(&str)) -> anyhow::Result<Self> {
+        let data_dir = config.server.data_dir.clone();
+        let addresses = data_dir.join(ADDRESSES_FILE);
+        // An address from an earlier run must not be taken for this one's.
+        match std::fs::remove_file(&addresses) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| addresses.display().to_string()),
+        }
+        let options = HubOptions::new(config.clone());
+        let hub = tokio::task::spawn_blocking(move || Hub::open(options)).await??;
+        let token = admin_token(&data_dir, announce)?;
+        let servers = http::start(&hub, &token).context("binding the listeners")?;
+        write_private(&addresses, &serde_json::to_string(&servers.addresses)?)
+            .with_context(|| addresses.display().to_string())?;
+        tracing::info!(public = %servers.addresses.public, admin = %servers.addresses.admin, version = env!("CARGO_PKG_VERSION"), "tidegate is ready");
+        Ok(Self { hub, servers, token })
+    }
+
+    /// Stops in order: listeners, what is in flight, the store. A signal meanwhile ends the wait.
+    pub async fn stop(self, signals: &mut Signals) {
+        tracing::info!("stopping: no new requests, then what is in flight, then the store");
+        let stop = async {
+            self.servers.stop().await;
+            self.hub.stop().await;
+        };
+        tokio::select! {
+            () = stop => tracing::info!("stopped"),
+            () = signals.end() => tracing::warn!("a second signal: stopping at once"),
+        }
+    }
+}
+
+/// The signals that a running hub heeds, caught from when this is made.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Catches SIGTERM, SIGINT and SIGHUP.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends at the next SIGTERM or SIGINT. Cancel-safe.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The same, and reads the log level again at each SIGHUP. Cancel-safe.
+    pub async fn end_or_reload(&mut self, loaded: &Loaded, log: &LogHandle) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reload(loaded, log),
+            }
+        }
+    }
+}
+
+fn reload(loaded: &Loaded, log: &LogHandle) {
+    match loaded.reload() {
+        Ok(fresh) => match log.set_level(&fresh.config.logging.level) {
+            Ok(()) => {
+                tracing::info!(level = fresh.config.logging.level, "settings read again; other changes need a restart")
+            }
+            Err(error) => tracing::error!(%error, "the log level was not changed"),
+        },
+        Err(error) => tracing::error!(%error, "the settings do not load; nothing has changed"),
     }
 }
 
@@ -48,57 +152,9 @@ fn admin_token(data_dir: &Path) -> anyhow::Result<Secret> {
 /// # Errors
 /// When the hub cannot start.
 pub async fn run(loaded: Loaded, log: LogHandle) -> anyhow::Result<()> {
-    let data_dir = loaded.config.server.data_dir.clone();
-    let config = loaded.config.clone();
-    let addresses = data_dir.join(ADDRESSES_FILE);
-    // An address from an earlier run must not be taken for this one's.
-    match std::fs::remove_file(&addresses) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| addresses.display().to_string()),
-    }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let hub = tokio::task::spawn_blocking(move || Hub::open(HubOptions::new(config))).await??;
-    let token = admin_token(&data_dir)?;
-    let servers = http::start(&hub, &token).context("binding the listeners")?;
-    write_private(&addresses, &serde_json::to_string(&servers.addresses)?)
-        .with_context(|| addresses.display().to_string())?;
-    tracing::info!(public = %servers.addresses.public, admin = %servers.addresses.admin, version = env!("CARGO_PKG_VERSION"), "tidegate is ready");
-
-    wait_for_end(&mut terminate, &mut interrupt, &mut hangup, &loaded, &log).await;
-    tracing::info!("stopping: no new requests, then what is in flight, then the store");
-    let stop = async {
-        servers.stop().await;
-        hub.stop().await;
-    };
-    tokio::select! {
-        () = stop => tracing::info!("stopped"),
-        _ = terminate.recv() => tracing::warn!("a second signal: stopping at once"),
-        _ = interrupt.recv() => tracing::warn!("a second signal: stopping at once"),
-    }
+    let mut signals = Signals::catch()?;
+    let running = Running::start(&loaded.config, crate::cli::say_once).await?;
+    signals.end_or_reload(&loaded, &log).await;
+    running.stop(&mut signals).await;
     Ok(())
-}
-
-async fn wait_for_end(
-    terminate: &mut Signal,
-    interrupt: &mut Signal,
-    hangup: &mut Signal,
-    loaded: &Loaded,
-    log: &LogHandle,
-) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => match loaded.reload() {
-                Ok(fresh) => match log.set_level(&fresh.config.logging.level) {
-                    Ok(()) => tracing::info!(level = fresh.config.logging.level, "settings read again; other changes need a restart"),
-                    Err(error) => tracing::error!(%error, "the log level was not changed"),
-                },
-                Err(error) => tracing::error!(%error, "the settings do not load; nothing has changed"),
-            },
-        }
-    }
 }

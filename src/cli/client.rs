@@ -169,6 +169,12 @@ impl Client {
         Ok(Self { http: transport(&base)?, base, bearer })
     }
 
+    /// Where the hub is.
+    #[must_use]
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// Asks and gives the answer's body.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod exit;
 pub mod output;
 
 mod config;
+mod demo;
 mod dlq;
 mod events;
 mod keys;
@@ -51,6 +52,10 @@ struct Cli {
 enum Command {
     /// Run the hub until SIGTERM or Ctrl-C
     Serve(serve::Args),
+    /// Start a hub and a local receiver, publish events and show what becomes of them; the hub then goes on running
+    ///
+    /// Without --data-dir the hub has a fresh directory among the temporary files, which is removed at the end.
+    Demo(demo::Args),
     /// Publish one event from flags, or many from stdin, one JSON envelope a line
     Publish(publish::Args),
     /// Show new events as they arrive
@@ -103,6 +108,7 @@ pub fn run() -> ExitCode {
 fn perform(target: &Target, output: Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(target, &args),
+        Command::Demo(args) => demo::run(target, output, &args),
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),

@@ -8,6 +8,7 @@
 
 mod admin;
 mod crash;
+mod demo;
 mod ingest;
 mod isolation;
 mod ordering;
