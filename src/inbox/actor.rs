@@ -205,10 +205,16 @@ impl InboxActor {
     }
 
     /// Reads rows, then attaches. The mailbox waits meanwhile.
+    ///
+    /// An earlier life (a panic, an idle end) may have handed in rows that are still on their way to the store, and the
+    /// router's position counts on them: so what waits is written first, then read.
     fn load(&mut self, ctx: &mut Context<Self>) {
+        self.session = self.parts.ledger.session();
+        let written = self.session.commit_told(Vec::new());
         let (state, consumer) = (Arc::clone(&self.parts.state), self.parts.consumer.clone());
         let router = self.parts.router.clone();
         let loading = async move {
+            written.await.unwrap_or(Err(StoreError::Unavailable))?;
             let of = consumer.clone();
             let rows = blocking(move || state.rows(&of)).await?;
             let attached =
@@ -396,6 +402,9 @@ impl InboxActor {
     }
 
     /// Asks the router to offer again what comes after its place; what lies before that is read here.
+    ///
+    /// The mailbox waits for the answer: an offer that came first would be taken for one from before, and detach again
+    /// what the router has just attached.
     fn attach(&mut self, ctx: &mut Context<Self>) {
         if self.attaching {
             return;
@@ -405,7 +414,7 @@ impl InboxActor {
         let consumer = self.parts.consumer.clone();
         let position = self.state.as_ref().map(InboxState::position);
         let asked = async move { router.get().ask(Attach { consumer, position }).await };
-        ctx.spawn(asked.into_actor(self).map(|answer, inbox, ctx| {
+        ctx.wait(asked.into_actor(self).map(|answer, inbox, ctx| {
             inbox.attaching = false;
             match answer {
                 Ok(Some(attached)) => {

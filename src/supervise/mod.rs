@@ -42,9 +42,21 @@ pub struct Stop;
 pub struct Gone;
 
 struct Slot<A: Actor> {
-    sender: ArcSwap<AddressSender<A>>,
+    life: ArcSwap<Life<A>>,
     stopped: AtomicBool,
+}
+
+/// One life of an actor.
+struct Life<A: Actor> {
+    sender: AddressSender<A>,
+    /// Whether another life follows when this one is stopped.
     rebuild: AtomicBool,
+}
+
+impl<A: Actor> Life<A> {
+    fn new(sender: AddressSender<A>) -> Arc<Self> {
+        Arc::new(Self { sender, rebuild: AtomicBool::new(false) })
+    }
 }
 
 /// A stable way to reach a supervised actor.
@@ -74,7 +86,7 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         M::Result: Send,
         Context<A>: ToEnvelope<A, M>,
     {
-        match self.0.sender.load().do_send(message) {
+        match self.0.life.load().sender.do_send(message) {
             Ok(()) => Ok(()),
             Err(SendError::Full(_) | SendError::Closed(_)) => Err(Gone),
         }
@@ -104,20 +116,24 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         M::Result: Send,
         Context<A>: ToEnvelope<A, M>,
     {
-        let sent = self.0.sender.load().send(message);
+        let sent = self.0.life.load().sender.send(message);
         match sent {
             Ok(answer) => answer.await.map_err(|_| Gone),
             Err(SendError::Full(_) | SendError::Closed(_)) => Err(Gone),
         }
     }
 
-    /// Ends this life of the actor and begins the next one, which reads its state from the store.
+    /// Ends this life of the actor and begins the next one, which reads its state from the store. An actor that is being
+    /// restarted does that anyway.
     pub fn rebuild(&self)
     where
         A: Handler<Stop>,
     {
-        self.0.rebuild.store(true, Ordering::Release);
-        self.hint(Stop);
+        let life = self.0.life.load_full();
+        life.rebuild.store(true, Ordering::Release);
+        if life.sender.do_send(Stop).is_err() {
+            tracing::debug!(actor = std::any::type_name::<A>(), "the actor is being built anew already");
+        }
     }
 
     /// Whether the actor has stopped for good.
@@ -129,7 +145,7 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
     /// Whether the mailbox is open now.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.0.sender.load().connected()
+        self.0.life.load().sender.connected()
     }
 }
 
@@ -140,11 +156,8 @@ where
     F: Fn() -> A + Send + 'static,
 {
     let (sender, receiver) = channel(MAILBOX);
-    let handle = Handle(Arc::new(Slot {
-        sender: ArcSwap::from_pointee(sender),
-        stopped: AtomicBool::new(false),
-        rebuild: AtomicBool::new(false),
-    }));
+    let life = Life::new(sender);
+    let handle = Handle(Arc::new(Slot { life: ArcSwap::new(life), stopped: AtomicBool::new(false) }));
     let (kept, health) = (handle.clone(), Arc::clone(health));
     health.started(kind);
     let started = arbiter.spawn_fn(move || {
@@ -168,9 +181,10 @@ async fn run<A, F>(
     F: Fn() -> A,
 {
     loop {
-        let life = AssertUnwindSafe(async { Context::with_receiver(receiver).into_future(factory()).await });
-        match life.catch_unwind().await {
-            Ok(()) if !handle.0.rebuild.swap(false, Ordering::AcqRel) => break,
+        let life = handle.0.life.load_full();
+        let lived = AssertUnwindSafe(async { Context::with_receiver(receiver).into_future(factory()).await });
+        match lived.catch_unwind().await {
+            Ok(()) if !life.rebuild.load(Ordering::Acquire) => break,
             Ok(()) => {}
             Err(cause) => {
                 let pause_ms = health.panicked(kind, &panic_text(&*cause));
@@ -179,7 +193,7 @@ async fn run<A, F>(
             }
         }
         let (sender, fresh) = channel(MAILBOX);
-        handle.0.sender.store(Arc::new(sender));
+        handle.0.life.store(Life::new(sender));
         receiver = fresh;
     }
     handle.0.stopped.store(true, Ordering::Release);
