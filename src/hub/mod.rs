@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::ArbiterHandle;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -52,7 +51,6 @@ use crate::inbox::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::outbox::{Append, Gate, OutboxActor, Tail};
 use crate::router::RouterActor;
-use crate::router::messages::CheckpointNow;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
@@ -89,9 +87,8 @@ struct Inner {
     settings: settings::Settings,
     sealer: Sealer,
     policy: AddressPolicy,
-    arbiters: Vec<ArbiterHandle>,
     stopping: AtomicBool,
-    end: parking_lot::Mutex<Option<oneshot::Sender<()>>>,
+    threads: parking_lot::Mutex<Option<open::ThreadsLife>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -202,35 +199,22 @@ impl Hub {
     }
 
     /// Stops in order: nothing new is taken, what is out is waited for (up to `server.shutdown_ms`), positions are
-    /// written and synced, threads end. Calling it again does nothing.
+    /// written and synced, threads end. Calling it again does nothing. The store is let go of with the last handle: only
+    /// then can the directory be opened again.
     pub async fn stop(&self) {
         let inner = &self.inner;
         if inner.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        let paused = self.pause_all();
-        let deadline = inner.clock.now().plus_ms(inner.config.server.shutdown_ms);
-        while inner.clock.now() < deadline && self.in_flight(&paused).await > 0 {
-            inner.clock.sleep(Duration::from_millis(10)).await;
+        // A store that does not come back must not keep the process from ending.
+        let limit = Duration::from_millis(inner.config.server.shutdown_ms) + WRITE_LIMIT;
+        tokio::select! {
+            () = self.settle_down() => {}
+            () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
         }
-        // Inboxes have answered after their last settlement, so what they reported reaches the router before this.
-        self.report_all(&paused).await;
-        match inner.router.ask(CheckpointNow).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
-            Err(error) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
-        }
-        let engine = Arc::clone(&inner.engine);
-        match crate::inbox::catch_up::blocking(move || engine.sync()).await {
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "the last sync failed"),
-        }
-        for arbiter in &inner.arbiters {
-            arbiter.stop();
-        }
-        if let Some(end) = inner.end.lock().take() {
-            // The thread may have ended already.
-            end.send(()).ok();
+        let threads = inner.threads.lock().take();
+        if let Some(threads) = threads {
+            threads.end().await;
         }
     }
 
@@ -357,6 +341,9 @@ impl Hub {
         self.inner.settings.get()
     }
 }
+
+/// After the wait for what is in flight, writing positions may take this long at the stop.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Changes of consumer state that may wait before readiness turns red.
 const LEDGER_BACKLOG_UNREADY: usize = 100_000;

@@ -89,13 +89,29 @@ pub enum HubError {
 struct Threads {
     core: ArbiterHandle,
     lanes: Vec<ArbiterHandle>,
+    life: ThreadsLife,
+}
+
+/// Ends the threads when it is dropped.
+pub(super) struct ThreadsLife {
     end: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl ThreadsLife {
+    /// Ends the threads, with every actor on them, and waits until they have.
+    pub(super) async fn end(self) {
+        // Fails when the threads have ended, which is what is wanted.
+        self.end.send(()).ok();
+        self.ended.await.ok();
+    }
 }
 
 /// Starts an actor system on a thread of its own, with one arbiter for outbox and router and one per delivery lane.
 fn start_threads(lanes: usize) -> std::io::Result<Threads> {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let (end, ended) = oneshot::channel::<()>();
+    let (end, asked) = oneshot::channel::<()>();
+    let (done, ended) = oneshot::channel::<()>();
     std::thread::Builder::new().name("hub".into()).spawn(move || {
         actix::System::new().block_on(async move {
             let core = Arbiter::new();
@@ -103,12 +119,20 @@ fn start_threads(lanes: usize) -> std::io::Result<Threads> {
             let handles = (core.handle(), lanes.iter().map(Arbiter::handle).collect::<Vec<_>>());
             if sender.send(handles).is_ok() {
                 // Ends when the hub stops, or when its last handle is dropped.
-                ended.await.ok();
+                asked.await.ok();
+            }
+            for arbiter in lanes.into_iter().chain([core]) {
+                arbiter.stop();
+                if arbiter.join().is_err() {
+                    tracing::error!("a thread of the hub ended with a panic");
+                }
             }
         });
+        // Whoever stopped the hub may not wait.
+        done.send(()).ok();
     })?;
     let (core, lanes) = receiver.recv().map_err(std::io::Error::other)?;
-    Ok(Threads { core, lanes, end })
+    Ok(Threads { core, lanes, life: ThreadsLife { end, ended } })
 }
 
 impl Hub {
@@ -195,14 +219,17 @@ impl Hub {
                 notices.send((consumer.clone(), notice)).ok();
             }),
         });
-        let (reset_directory, reset_link, generation) = (Arc::clone(&directory), link.clone(), Arc::clone(&engine));
+        // Weak, because the directory holds the ledger: a hub that is let go must let go of its store.
+        let (reset_directory, reset_link, generation) = (Arc::downgrade(&directory), link.clone(), Arc::clone(&engine));
         let ledger = Ledger::start(
             Arc::clone(&state),
             move || generation.reopened(),
             move || {
                 // The router first: inboxes ask its next life for their positions.
                 reset_link.get().rebuild();
-                reset_directory.rebuild_all();
+                if let Some(directory) = reset_directory.upgrade() {
+                    directory.rebuild_all();
+                }
             },
         )
         .map_err(HubError::Threads)?;
@@ -223,6 +250,7 @@ impl Hub {
                 dead_letters_ms: config.delivery.dead_letter_retention_ms,
             },
             enabled: settings.get().enabled,
+            writing: Arc::default(),
         };
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
@@ -255,8 +283,6 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
-        let mut arbiters = threads.lanes;
-        arbiters.push(threads.core.clone());
         let inner = Arc::new(Inner {
             gate: Gate::new(config.log.ingest_queue_bytes),
             config,
@@ -277,9 +303,8 @@ impl Hub {
             settings,
             sealer,
             policy,
-            arbiters,
             stopping: AtomicBool::new(false),
-            end: parking_lot::Mutex::new(Some(threads.end)),
+            threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         Ok(Hub { inner })

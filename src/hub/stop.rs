@@ -1,14 +1,38 @@
 //! The ordered stop: no claims any more, what is out is waited for, positions are written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Consumer, Hub};
 use crate::inbox::messages::{Inspect, Quiesce};
 use crate::router::Inboxes as _;
+use crate::router::messages::CheckpointNow;
 
 impl Hub {
+    /// Waits for what is out (up to `server.shutdown_ms`), then writes and syncs where everyone stands.
+    pub(super) async fn settle_down(&self) {
+        let inner = &self.inner;
+        let paused = self.pause_all();
+        let deadline = inner.clock.now().plus_ms(inner.config.server.shutdown_ms);
+        while inner.clock.now() < deadline && self.in_flight(&paused).await > 0 {
+            inner.clock.sleep(Duration::from_millis(10)).await;
+        }
+        // Inboxes have answered after their last settlement, so what they reported reaches the router before this.
+        self.report_all(&paused).await;
+        match inner.router.ask(CheckpointNow).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
+            Err(error) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
+        }
+        let engine = Arc::clone(&inner.engine);
+        match crate::inbox::catch_up::blocking(move || engine.sync()).await {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "the last sync failed"),
+        }
+    }
+
     /// Tells every inbox to give out nothing more. Returns those that run.
-    pub(super) fn pause_all(&self) -> Vec<Arc<Consumer>> {
+    fn pause_all(&self) -> Vec<Arc<Consumer>> {
         let running = |consumer: &Arc<Consumer>| match self.inner.directory.running(&consumer.id) {
             Some(inbox) => inbox.tell(Quiesce).is_ok(),
             None => false,
@@ -17,7 +41,7 @@ impl Hub {
     }
 
     /// Claims that are out.
-    pub(super) async fn in_flight(&self, consumers: &[Arc<Consumer>]) -> usize {
+    async fn in_flight(&self, consumers: &[Arc<Consumer>]) -> usize {
         let mut count = 0;
         for consumer in consumers {
             let Some(inbox) = self.inner.directory.running(&consumer.id) else { continue };
@@ -27,7 +51,7 @@ impl Hub {
     }
 
     /// Has every inbox write its attempts and tell the router its position.
-    pub(super) async fn report_all(&self, consumers: &[Arc<Consumer>]) {
+    async fn report_all(&self, consumers: &[Arc<Consumer>]) {
         for consumer in consumers {
             let Some(inbox) = self.inner.directory.running(&consumer.id) else { continue };
             // An inbox that is being restarted reports nothing: its last position on disk holds.

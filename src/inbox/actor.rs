@@ -212,6 +212,9 @@ impl InboxActor {
     }
 
     /// Reads rows, then attaches. The mailbox waits meanwhile.
+    ///
+    /// An earlier life (a panic, an idle end) may have handed in rows that are still on their way to the store, and the
+    /// router's position counts on them: so what waits is written first, then read.
     fn load(&mut self, ctx: &mut Context<Self>) {
         self.session = self.parts.ledger.session();
         let (state, consumer) = (Arc::clone(&self.parts.state), self.parts.consumer.clone());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::Permit;
@@ -76,6 +77,8 @@ pub struct OutboxParts {
     pub retention: RetentionRules,
     /// Whether appends are taken at the start.
     pub enabled: bool,
+    /// Held by the writer thread as long as it lives (OB-4); shared by every life of the actor.
+    pub writing: Arc<Mutex<()>>,
 }
 
 /// Most bytes of a group, besides at least one unit.
@@ -103,6 +106,7 @@ impl OutboxActor {
             metrics: Arc::clone(&self.parts.metrics),
             clock: Arc::clone(&self.parts.clock),
             limits: GroupLimits { events: self.parts.group_events_max, bytes: GROUP_BYTES_MAX },
+            alone: Arc::clone(&self.parts.writing),
         };
         let (sender, queue) = mpsc::unbounded_channel();
         match std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queue)) {

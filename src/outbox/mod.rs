@@ -7,6 +7,7 @@
 //! - `OB-1` A receipt is sent only after the sync of the group that holds the event.
 //! - `OB-2` What waits is bounded in bytes by [`Gate`]; past it the caller is told to come back.
 //! - `OB-3` The tail holds only synced events, in order; where it has a gap, the log is read.
+//! - `OB-4` One thread writes at a time: after a restart of the actor the new one waits until the old one has ended.
 //!
 //! After a crash: every event with a receipt is in the log; others may be.
 

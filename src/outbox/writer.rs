@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::actor::Append;
@@ -24,11 +25,15 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
     pub(super) limits: GroupLimits,
+    pub(super) alone: Arc<Mutex<()>>,
 }
 
 impl Writer {
     /// Runs until every sender is gone. A panic costs the group it happened in: its callers get no receipt.
     pub(super) fn run(self, mut queue: UnboundedReceiver<Append>) {
+        // The writer of the actor's last life may still be at its queue: two at once would give out the same places.
+        let alone = Arc::clone(&self.alone);
+        let _alone = alone.lock();
         while let Some(first) = queue.blocking_recv() {
             let group = self.collect(first, &mut queue);
             if let Err(cause) = std::panic::catch_unwind(AssertUnwindSafe(|| self.commit(group))) {

@@ -145,6 +145,8 @@ impl RouterActor {
         }
     }
 
+    /// Reads the checkpoint, after the one that an earlier life may have handed in is written. The mailbox waits until
+    /// that has worked: a consumer that asked earlier would be told that it is not known.
     fn load(&mut self, ctx: &mut Context<Self>) {
         self.session = self.parts.ledger.session();
         let (state, session) = (Arc::clone(&self.parts.state), self.session.clone());
@@ -157,7 +159,8 @@ impl RouterActor {
             Ok((checkpoints, with_rows)) => router.begin(checkpoints, with_rows, ctx),
             Err(error) => {
                 tracing::warn!(%error, "the router cannot start yet");
-                ctx.run_later(RETRY_PAUSE, Self::load);
+                let pause = tokio::time::sleep(RETRY_PAUSE).into_actor(router);
+                ctx.wait(pause.map(|(), router, ctx| router.load(ctx)));
             }
         }));
     }

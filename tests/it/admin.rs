@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Hub, Receiver, Reply, find, items, retry, until};
+use crate::support::{Api, Hub, Receiver, Reply, find, items, retry, sample, until};
 
 #[tokio::test]
 async fn health_readiness_and_version_answer_on_both_listeners_without_a_key() {
@@ -15,15 +15,6 @@ async fn health_readiness_and_version_answer_on_both_listeners_without_a_key() {
         assert_eq!(version["version"], env!("CARGO_PKG_VERSION"), "{version}");
         assert!(version.get("commit").is_some(), "{version}");
     }
-}
-
-/// The value of the one sample of this name whose labels contain all these texts.
-fn sample(metrics: &str, name: &str, labels: &[&str]) -> Option<f64> {
-    let fits = |line: &&str| {
-        let rest = line.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && labels.iter().all(|label| line.contains(label))
-    };
-    metrics.lines().find(fits)?.rsplit(' ').next()?.parse().ok()
 }
 
 #[tokio::test]

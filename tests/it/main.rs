@@ -9,11 +9,16 @@
 mod admin;
 mod crash;
 mod demo;
+mod embed;
+mod idle;
 mod ingest;
 mod isolation;
 mod ordering;
 mod overload;
+mod panics;
+mod retention;
 mod secrets;
 mod shutdown;
+mod store;
 mod support;
 mod webhooks;

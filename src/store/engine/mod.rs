@@ -144,7 +144,8 @@ impl Engine {
     /// Opens (or makes) the database. Blocks: up to seconds with a large log.
     ///
     /// # Errors
-    /// When the directory cannot be used, another process holds it, or what is in it is damaged.
+    /// When the directory cannot be used, another process holds it, or what is in it is damaged. Too little free space is
+    /// no such error: reads work, and what would write answers [`StoreError::DiskFull`].
     pub fn open(options: EngineOptions) -> Result<Arc<Self>, StoreError> {
         let inner = Inner::open(&options)?;
         let engine = Arc::new_cyclic(|me| Self {
@@ -157,7 +158,10 @@ impl Engine {
             appends: AtomicU32::new(0),
             faults: PlannedFaults::default(),
         });
-        engine.check_space()?;
+        // Reading needs no space, so it opens all the same; what would write is refused.
+        if let Err(error) = engine.check_space() {
+            tracing::error!(%error, "too little free space: nothing new is taken until there is more");
+        }
         Ok(engine)
     }
 

@@ -72,8 +72,8 @@ pub struct Api {
 fn client(idle_max: usize) -> Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        let installed = rustls::crypto::ring::default_provider().install_default();
-        assert!(installed.is_ok(), "no other provider was installed before");
+        // A hub that a test has embedded may have installed it before.
+        rustls::crypto::ring::default_provider().install_default().ok();
     });
     Client::builder()
         .no_proxy()

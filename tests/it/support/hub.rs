@@ -145,14 +145,7 @@ impl Hub {
 
     /// Makes a started process this hub's own and waits until it is ready.
     pub async fn adopt(&mut self, running: Running) {
-        self.running = Some(running);
-        let addresses = until("the hub writes its addresses", || {
-            assert!(self.ended().is_none(), "the hub ended while starting:\n{}", self.log());
-            let addresses = read_addresses(&self.data_dir());
-            async move { addresses }
-        })
-        .await;
-        (self.public, self.admin) = addresses;
+        self.adopt_unready(running).await;
         let anyone = Api::anonymous(&self.admin);
         until("the hub is ready", || {
             assert!(self.ended().is_none(), "the hub ended before it was ready:\n{}", self.log());
@@ -163,6 +156,18 @@ impl Hub {
             }
         })
         .await;
+    }
+
+    /// Makes a started process this hub's own and waits until it listens, ready or not.
+    pub async fn adopt_unready(&mut self, running: Running) {
+        self.running = Some(running);
+        let addresses = until("the hub writes its addresses", || {
+            assert!(self.ended().is_none(), "the hub ended while starting:\n{}", self.log());
+            let addresses = read_addresses(&self.data_dir());
+            async move { addresses }
+        })
+        .await;
+        (self.public, self.admin) = addresses;
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {

@@ -2,6 +2,7 @@
 
 mod api;
 mod hub;
+mod load;
 mod receiver;
 mod signature;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub use api::Api;
 pub use hub::Hub;
+pub use load::{Load, assert_stored, key_of};
 pub use receiver::{Delivery, Receiver, Reply};
 pub use signature::assert_signed;
 
@@ -58,4 +60,13 @@ pub fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 /// The `items` of a page, or its `events`.
 pub fn items(page: &Value) -> &Vec<Value> {
     page["items"].as_array().or_else(|| page["events"].as_array()).unwrap_or_else(|| panic!("a page has items: {page}"))
+}
+
+/// The value of the one sample of this name whose labels contain all these texts.
+pub fn sample(metrics: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let fits = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && labels.iter().all(|label| line.contains(label))
+    };
+    metrics.lines().find(fits)?.rsplit(' ').next()?.parse().ok()
 }
