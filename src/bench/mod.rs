@@ -50,8 +50,8 @@ pub struct BenchArgs {
     /// Only these scenarios and the baselines they are compared with
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,…")]
     pub only: Vec<Scenario>,
-    /// Print JSON instead of the table
-    #[arg(long)]
+    /// Print JSON instead of the table (the command line's own `--json`)
+    #[arg(skip)]
     pub json: bool,
     /// Seconds of each load that is bounded by time
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]

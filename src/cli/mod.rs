@@ -72,6 +72,8 @@ enum Command {
     Config(config::Command),
     /// Read everything in a store and try every checksum; the hub must not be running
     Verify(verify::Args),
+    /// Measure this hub on this machine: ingest, deliveries, latency, memory; on loopback, with directories of its own
+    Bench(crate::bench::BenchArgs),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -109,6 +111,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
+        Command::Bench(args) => Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?),
         Command::Completions { shell } => completions(output, shell),
     }
 }
@@ -175,4 +178,11 @@ mod tests {
             assert_eq!(cli.target.data_dir.as_deref(), Some(std::path::Path::new("/d")));
         }
     }
+}
+
+/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
+pub(crate) fn say_once(text: &str) {
+    use std::io::Write as _;
+    // Without a terminal nobody is there to read it; the file has it.
+    writeln!(std::io::stdout(), "{text}").ok();
 }

@@ -28,7 +28,7 @@ pub use actor::{HandlerActor, HandlerParts};
 pub use context::HandlerContext;
 pub use outcome::HandlerError;
 pub use publish::{NewEvent, Publisher, Receipt};
-pub use registry::{EventHandler, HandlerId, HandlerRegistry, Registered, handler_fn};
+pub use registry::{EventHandler, HandlerId, HandlerRegistry, Registered, check_consumer_name, handler_fn};
 
 #[cfg(test)]
 mod tests;

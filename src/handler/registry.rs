@@ -166,6 +166,12 @@ impl HandlerRegistry {
         self.0.read().consumers.keys().cloned().collect()
     }
 
+    /// The handlers of a consumer.
+    #[must_use]
+    pub fn all_of(&self, consumer: &str) -> Vec<HandlerId> {
+        self.0.read().consumers.get(consumer).into_iter().flatten().map(|known| known.id).collect()
+    }
+
     /// What a consumer's handlers ask for, each pattern once, sorted: its filter. Empty when it has no handlers, which in
     /// an [`EventFilter`](crate::event::filter::EventFilter) would mean every type.
     #[must_use]

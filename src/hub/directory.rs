@@ -17,6 +17,7 @@ use crate::breaker::actor::{BreakerActor, BreakerParts};
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::SharedRandom;
+use crate::handler::HandlerActor;
 use crate::inbox::actor::{ConsumerSpec, InboxActor, InboxParts, Notice, Totals};
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
@@ -24,7 +25,7 @@ use crate::inbox::messages::Deliverer;
 use crate::metrics::Metrics;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
-use crate::supervise::{ActorKind, Handle, Health, Stop, supervise};
+use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
 use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
 use crate::webhook::outbound::Outbound;
 
@@ -80,6 +81,33 @@ pub struct Consumer {
     pub service: Service,
     deliver: Arc<ArcSwap<Option<Arc<dyn Deliverer>>>>,
     running: Mutex<Option<Running>>,
+    handler: Mutex<Option<Handle<HandlerActor>>>,
+}
+
+impl Consumer {
+    /// The actor of an in-process consumer, made by `make` at the first call.
+    pub fn handler_or_make(&self, make: impl FnOnce() -> Handle<HandlerActor>) -> Handle<HandlerActor> {
+        self.handler.lock().get_or_insert_with(make).clone()
+    }
+
+    /// Makes every actor of this consumer that runs panic. Returns how many.
+    pub fn panic_all(&self) -> usize {
+        let mut count = 0;
+        if let Some(Running { inbox, calling }) = self.running.lock().clone() {
+            inbox.hint(PanicNow);
+            count += 1;
+            if let Some((delivery, breaker)) = calling {
+                delivery.hint(PanicNow);
+                breaker.hint(PanicNow);
+                count += 2;
+            }
+        }
+        if let Some(handler) = &*self.handler.lock() {
+            handler.hint(PanicNow);
+            count += 1;
+        }
+        count
+    }
 }
 
 impl std::fmt::Debug for Consumer {
@@ -129,6 +157,7 @@ impl Directory {
                 service,
                 deliver: Arc::new(ArcSwap::from_pointee(None)),
                 running: Mutex::new(None),
+                handler: Mutex::new(None),
             })
         });
         Arc::clone(&entry)
@@ -138,6 +167,9 @@ impl Directory {
     pub fn remove(&self, id: &ConsumerId) {
         if let Some((_, consumer)) = self.consumers.remove(id) {
             end(consumer.running.lock().take());
+            if let Some(handler) = consumer.handler.lock().take() {
+                handler.hint(Stop);
+            }
         }
     }
 
@@ -168,12 +200,12 @@ impl Directory {
         running.calling.map(|(_, breaker)| breaker)
     }
 
-    /// The delivery actor of a webhook, when it runs.
+    /// The breaker of a webhook, when it runs.
     #[must_use]
-    pub fn delivery(&self, id: &ConsumerId) -> Option<Handle<DeliveryActor>> {
+    pub fn running_breaker(&self, id: &ConsumerId) -> Option<Handle<BreakerActor>> {
         let consumer = self.get(id)?;
         let running = consumer.running.lock().clone()?;
-        running.calling.map(|(delivery, _)| delivery)
+        running.calling.map(|(_, breaker)| breaker)
     }
 
     /// The arbiter and client that serve a consumer.

@@ -110,7 +110,7 @@ impl Hub {
         let spec = spec(&record, &inner.settings.get(), &inner.config.inbox);
         let known = inner.directory.add(consumer_id.clone(), spec.clone(), Service::Handler);
         known.spec.store(Arc::new(spec));
-        if known.serve_once() {
+        let handle = known.handler_or_make(|| {
             let (arbiter, _) = inner.directory.lane(&consumer_id);
             let parts = HandlerParts {
                 consumer: Arc::from(consumer),
@@ -119,11 +119,9 @@ impl Hub {
                 publisher: Arc::new(FollowUps(Arc::downgrade(inner))),
                 clock: Arc::clone(&inner.clock),
             };
-            let handle =
-                supervise(arbiter, ActorKind::Handler, &inner.health, move || HandlerActor::new(parts.clone()));
-            known.set_handler(handle.clone());
-            inner.directory.set_deliverer(&known, Some(Arc::new(handle)));
-        }
+            supervise(arbiter, ActorKind::Handler, &inner.health, move || HandlerActor::new(parts.clone()))
+        });
+        inner.directory.set_deliverer(&known, Some(Arc::new(handle)));
         if let Some(inbox) = inner.directory.running(&consumer_id) {
             inbox.hint(Reconfigure);
         }
@@ -144,11 +142,14 @@ impl Hub {
         Ok(record)
     }
 
-    /// Forgets a consumer of in-process handlers and its inbox. Blocks only its caller's task.
+    /// Forgets a consumer of in-process handlers, its inbox and its handlers.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn forget_handler(&self, consumer: &str) -> Result<bool, Problem> {
+        for registered in self.inner.handlers.all_of(consumer) {
+            self.inner.handlers.remove(registered);
+        }
         let name = consumer.to_owned();
         let was = self.blocking(move |hub| hub.inner.handler_documents.delete(&name)).await?;
         let consumer = ConsumerId::handler(consumer);

@@ -25,8 +25,10 @@ mod documents;
 mod handlers;
 mod keys;
 mod open;
+mod operate;
 mod query;
 mod settings;
+mod stop;
 mod webhooks;
 
 use std::path::Path;
@@ -59,7 +61,7 @@ pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};
 pub use open::{HubError, HubOptions};
-pub use query::{EventQuery, Page};
+pub use query::{EventQuery, Page, bad_cursor};
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]

@@ -16,8 +16,8 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Quiesce, Reconfigure, Renew, Settled,
-    Ticket, Wake,
+    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Publish, Quiesce, Reconfigure, Renew,
+    Settled, Ticket, Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
 use crate::event::envelope::Event;
@@ -984,6 +984,16 @@ impl Handler<Reconfigure> for InboxActor {
             state.set_paused(self.spec.paused);
         }
         self.turn(ctx);
+    }
+}
+
+impl Handler<Publish> for InboxActor {
+    type Result = actix::ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, _: Publish, _: &mut Self::Context) -> Self::Result {
+        self.write_page();
+        let told = self.session.commit_told(Vec::new());
+        Box::pin(async move { told.await.unwrap_or(Err(StoreError::Unavailable)) })
     }
 }
 

@@ -24,13 +24,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     generation: u64,
     ops: Vec<StateOp>,
-    waiting: Option<Waiting>,
-}
-
-/// Somebody waits for the commit of an entry.
-struct Waiting {
     durability: Durability,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// A handle on the ledger's thread.
@@ -99,7 +94,7 @@ impl Session {
     /// Hands operations in. They are committed after everything handed in before, together or not at all.
     pub fn commit(&self, ops: Vec<StateOp>) {
         if !ops.is_empty() {
-            self.enqueue(ops, None);
+            self.enqueue(ops, Durability::Ordered, None);
         }
     }
 
@@ -108,7 +103,17 @@ impl Session {
     /// # Errors
     /// When the store failed; whether they were committed is then unknown.
     pub async fn commit_synced(&self, ops: Vec<StateOp>) -> Result<(), StoreError> {
-        self.enqueue_and_wait(ops, Durability::Synced).await
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(ops, Durability::Synced, Some(sender));
+        answer.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Hands operations in; the answer comes when they, and everything handed in before, can be read from the store.
+    #[must_use]
+    pub fn commit_told(&self, ops: Vec<StateOp>) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(ops, Durability::Ordered, Some(sender));
+        answer
     }
 
     /// Waits until everything that was handed in before, by whomever, can be read from the store. A new life of an actor
@@ -117,13 +122,7 @@ impl Session {
     /// # Errors
     /// When the store failed or the session is void.
     pub async fn drained(&self) -> Result<(), StoreError> {
-        self.enqueue_and_wait(Vec::new(), Durability::Ordered).await
-    }
-
-    async fn enqueue_and_wait(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
-        let (done, answer) = oneshot::channel();
-        self.enqueue(ops, Some(Waiting { durability, done }));
-        answer.await.unwrap_or(Err(StoreError::Unavailable))
+        self.commit_told(Vec::new()).await.unwrap_or(Err(StoreError::Unavailable))
     }
 
     /// Tells the sessions before a failure of the store from those after it: what an actor of one has in memory says
@@ -139,9 +138,14 @@ impl Session {
         self.generation != self.ledger.shared.generation.load(Ordering::Acquire)
     }
 
-    fn enqueue(&self, ops: Vec<StateOp>, waiting: Option<Waiting>) {
+    fn enqueue(
+        &self,
+        ops: Vec<StateOp>,
+        durability: Durability,
+        done: Option<oneshot::Sender<Result<(), StoreError>>>,
+    ) {
         self.ledger.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.ledger.queue.send(Entry { generation: self.generation, ops, waiting }).is_err() {
+        if self.ledger.queue.send(Entry { generation: self.generation, ops, durability, done }).is_err() {
             tracing::error!("the ledger's thread has ended; consumer state is not written");
         }
     }
@@ -199,18 +203,17 @@ impl Keeper {
             let current = self.shared.generation.load(Ordering::Acquire);
             let live = || group.iter().filter(|entry| entry.generation == current);
             let ops = live().flat_map(|entry| entry.ops.iter().cloned()).collect();
-            let synced =
-                live().filter_map(|entry| entry.waiting.as_ref()).any(|one| one.durability == Durability::Synced);
+            let synced = live().any(|entry| entry.durability == Durability::Synced);
             let durability = if synced { Durability::Synced } else { Durability::Ordered };
             match self.state.commit(ops, durability) {
                 // Reopened in between: on which side the commit fell is unknown, so the sessions are void.
                 Ok(()) if (self.store_generation)() != store => {}
                 Ok(()) => {
                     for entry in group {
-                        let Some(waiting) = entry.waiting else { continue };
+                        let Some(waiting) = entry.done else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
-                        waiting.done.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
+                        waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
                     }
                     return Ok(());
                 }

@@ -221,6 +221,11 @@ pub struct Reconfigure;
 #[rtype(result = "()")]
 pub struct Quiesce;
 
+/// Reader → inbox: make what you have recorded so far readable in the store.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), crate::store::StoreError>")]
+pub struct Publish;
+
 /// Anyone → inbox: where do these events stand?
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "InboxView")]

@@ -8,7 +8,8 @@ use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Res
 
 use super::index::SubscriptionIndex;
 use super::messages::{
-    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe, Unsubscribe,
+    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe,
+    Unsubscribe,
 };
 use crate::event::envelope::Event;
 use crate::ground::ids::{ConsumerId, Seq};

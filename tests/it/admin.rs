@@ -38,16 +38,18 @@ async fn the_metrics_count_what_happened() {
     acme.wait_status(&event, &id, "processed").await;
     // Metrics are the administrator's or anyone's who reaches the admin listener, never the public's.
     hub.anonymous().get("/metrics").await.expect_any(&[401, 403, 404]);
-    let adapter = format!(r#"adapter_id="{id}""#);
     until("the metrics show two requests, one of them an error", || async {
         let answer = hub.admin().get("/metrics").await.expect(200);
         assert!(answer.header("content-type").unwrap_or_default().starts_with("text/plain"), "{:?}", answer.headers);
-        let state = sample(&answer.text, "integration_circuit_breaker_state", &[&adapter]);
-        let retries = sample(&answer.text, "integration_retries_total", &[&adapter]);
-        let count = sample(&answer.text, "integration_request_duration_seconds_count", &[&adapter]);
-        let errors = sample(&answer.text, "integration_errors_total", &[&adapter]);
+        let attempts = |outcome: &str| {
+            let labels = [r#"consumer_kind="webhook""#, &format!(r#"outcome="{outcome}""#)];
+            sample(&answer.text, "tidegate_delivery_attempts_total", &labels)
+        };
+        let timed = sample(&answer.text, "tidegate_delivery_duration_seconds_count", &[]);
+        let appended = sample(&answer.text, "tidegate_events_appended_total", &[]);
         let process = sample(&answer.text, "process_resident_memory_bytes", &[]).is_some();
-        let good = state == Some(0.0) && retries == Some(1.0) && count == Some(2.0) && errors == Some(1.0);
+        let counted = attempts("delivered") == Some(1.0) && attempts("status") == Some(1.0);
+        let good = counted && timed == Some(2.0) && appended == Some(1.0);
         (good && process).then_some(())
     })
     .await;
@@ -158,7 +160,7 @@ async fn a_breaker_forced_open_stops_one_webhook_spends_no_attempt_and_stays_ope
             hub.kill();
             hub.restart().await;
         }
-        assert_eq!(breaker_state(&hub, &sick).await, "open");
+        assert_eq!(breaker_state(&hub, &sick).await, "forced_open");
         let acme = hub.public(&key);
         let event = acme.publish(&json!({"id": format!("b-{restarted}"), "type": "a.b"})).await;
         acme.wait_status(&event, &well, "processed").await;

@@ -68,7 +68,12 @@ async fn thousands_of_idle_connections_do_not_keep_others_out() {
 #[tokio::test]
 async fn past_the_queue_producers_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
     const BODY_BYTES: usize = 700_000;
-    let hub = Hub::start_with(&[("LOG__INGEST_QUEUE_BYTES", "1048576"), ("LOG__TAIL_RING_BYTES", "4194304")]).await;
+    let settings = [
+        ("LOG__INGEST_QUEUE_BYTES", "1048576"),
+        ("LIMITS__BATCH_BYTES_MAX", "1048576"),
+        ("LOG__TAIL_RING_BYTES", "4194304"),
+    ];
+    let hub = Hub::start_with(&settings).await;
     let receiver = Receiver::start();
     receiver.forget_bodies();
     receiver.always("/hang", Reply::Hold);

@@ -213,7 +213,9 @@ fn is_first_row(key: &[u8]) -> bool {
 impl ConsumerState for Engine {
     fn commit(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
         self.with(|inner| {
+            let rows = ops.len();
             commit(inner, ops)?;
+            super::collect_garbage(rows);
             match durability {
                 Durability::Ordered => Ok(()),
                 Durability::Synced => inner.sync(),

@@ -261,6 +261,7 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
         commit(&segment, &group)?;
         engine.planned_fault()?;
         inner.sync()?;
+        super::collect_garbage(group.events.len() * 2);
         let newest_ms = group.events.iter().map(|event| event.received_at.0).max().unwrap_or(0);
         segment.added(next.prev(), group.bytes, newest_ms, group.keys.keys().map(Vec::as_slice));
         log.head.store(next.prev().0, Ordering::Release);

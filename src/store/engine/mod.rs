@@ -40,6 +40,8 @@ pub struct EngineOptions {
 const OPEN_TRIES: u32 = 100;
 /// Pause between two tries.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// Rows whose garbage one round of the collector certainly frees.
+const ROWS_PER_COLLECTION: usize = 64;
 /// Appends between two looks at the free space.
 const SPACE_CHECK_EVERY: u32 = 64;
 
@@ -94,6 +96,17 @@ impl Inner {
         self.db.flush()?;
         self.file.sync_data()?;
         Ok(())
+    }
+}
+
+/// Frees what a commit of `rows` has replaced.
+///
+/// sled leaves old pages to crossbeam's collector, which looks once in 128 pins and frees 512 objects each time. A
+/// transaction pins once and replaces a page per row, so without this the garbage of a busy log grows by kilobytes an
+/// event (measured: 450 MB after 90,000 events).
+pub(super) fn collect_garbage(rows: usize) {
+    for _ in 0..=rows / ROWS_PER_COLLECTION {
+        crossbeam_epoch::pin().flush();
     }
 }
 

@@ -55,7 +55,7 @@ pub fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// The `items` of a page.
+/// The `items` of a page, or its `events`.
 pub fn items(page: &Value) -> &Vec<Value> {
-    page["items"].as_array().unwrap_or_else(|| panic!("a page has items: {page}"))
+    page["items"].as_array().or_else(|| page["events"].as_array()).unwrap_or_else(|| panic!("a page has items: {page}"))
 }

@@ -1,0 +1,75 @@
+//! How answers are written: JSON, and problem+json for every refusal (RFC 9457).
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use serde_json::Value;
+
+use crate::ground::error::{Problem, ProblemKind};
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) Problem);
+
+/// What a handler returns.
+pub(crate) type Answer = Result<HttpResponse, Refusal>;
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header((CONTENT_TYPE, "application/problem+json"));
+        if let Some(seconds) = self.0.retry_after_s {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if self.0.kind == ProblemKind::Unauthorized {
+            response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        response.body(self.0.to_json().to_string())
+    }
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, body: &Value) -> HttpResponse {
+    text(status, body.to_string())
+}
+
+/// A JSON answer from its text.
+pub(crate) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> HttpResponse {
+    HttpResponse::build(status).insert_header((CONTENT_TYPE, "application/json")).body(body.into())
+}
+
+/// A list with its cursor.
+pub(crate) fn page(name: &str, page: crate::hub::Page<Value>) -> HttpResponse {
+    let crate::hub::Page { items, next, has_more } = page;
+    json(StatusCode::OK, &serde_json::json!({ name: items, "next_cursor": next, "has_more": has_more }))
+}
+
+/// The path does not exist.
+pub(crate) async fn not_found(request: HttpRequest) -> Answer {
+    let mut problem = Problem::new(ProblemKind::NotFound, "no such path");
+    problem.sent = Some(crate::ground::limits::clip(request.path(), 120).to_owned());
+    Err(problem.into())
+}
+
+/// The path exists, the method does not.
+pub(crate) async fn method_not_allowed(request: HttpRequest) -> Answer {
+    let mut problem = Problem::new(ProblemKind::MethodNotAllowed, "the method is not offered on this path");
+    problem.sent = Some(request.method().to_string());
+    Err(problem.into())
+}

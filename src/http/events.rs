@@ -1,0 +1,194 @@
+//! Events: in singly and in batches, out by id and as a list (ING-1, ING-3, OUT-3).
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, text};
+use super::auth::{Principal, authorize};
+use super::params::Params;
+use super::{App, Shared, body};
+use crate::event::envelope::Draft;
+use crate::event::filter::TypePattern;
+use crate::event::parse::{parse_event, split_array};
+use crate::event::render;
+use crate::ground::context::scoped_org;
+use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::ids::Seq;
+use crate::hub::{EventQuery, Scope, id_conflict};
+use crate::store::Appended;
+
+/// The only content type of events so far.
+const JSON: &[&str] = &["application/json"];
+
+/// Reads one event for a principal; a refusal is counted.
+pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
+    parse_event(body, &app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
+        app.hub.metrics().events_refused.with_label_values(&[problem.kind.slug()]).inc();
+    })
+}
+
+fn receipt(out: &mut Vec<u8>, id: &str, seq: Seq, duplicate: bool) {
+    out.extend_from_slice(b"{\"id\":");
+    // A text cannot fail to be written into memory.
+    out.extend_from_slice(&serde_json::to_vec(id).unwrap_or_default());
+    out.extend_from_slice(format!(",\"seq\":{seq},\"duplicate\":{duplicate}}}").as_bytes());
+}
+
+/// One event's result as JSON text; true when it was accepted.
+pub(super) fn result(out: &mut Vec<u8>, id: &str, appended: &Appended) -> bool {
+    match appended {
+        Appended::New(event) => receipt(out, id, event.seq, false),
+        Appended::Duplicate(seq) => receipt(out, id, *seq, true),
+        Appended::Conflict(seq) => {
+            error_result(out, &id_conflict(id, *seq));
+            return false;
+        }
+        Appended::Withheld => {
+            error_result(out, &Problem::new(ProblemKind::Conflict, "another event of the atomic batch was refused"));
+            return false;
+        }
+    }
+    true
+}
+
+/// A refused event's result as JSON text.
+pub(super) fn error_result(out: &mut Vec<u8>, problem: &Problem) {
+    out.extend_from_slice(json!({ "error": problem.to_json() }).to_string().as_bytes());
+}
+
+/// `POST /v1/events`
+pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
+    let principal = authorize(&app, &request, Scope::Publish)?;
+    body::expect_type(&request, JSON)?;
+    let limit = app.hub.config().limits.event_bytes_max;
+    let bytes = body::read(&app, &request, &mut payload, limit).await?;
+    let draft = parse(&app, &principal, &bytes)?;
+    let id = draft.meta.id.clone();
+    let appended = app.hub.append(vec![draft], false).await?.pop();
+    let mut out = Vec::with_capacity(96);
+    match appended {
+        Some(Appended::New(event)) => {
+            receipt(&mut out, &id, event.seq, false);
+            Ok(text(StatusCode::ACCEPTED, out))
+        }
+        Some(Appended::Duplicate(seq)) => {
+            receipt(&mut out, &id, seq, true);
+            Ok(text(StatusCode::OK, out))
+        }
+        Some(Appended::Conflict(seq)) => Err(id_conflict(&id, seq).into()),
+        Some(Appended::Withheld) | None => Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into()),
+    }
+}
+
+/// `POST /v1/events/batch`: an invalid element rejects itself only, unless `?atomic=true`.
+pub(crate) async fn publish_batch(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
+    let principal = authorize(&app, &request, Scope::Publish)?;
+    let atomic = Params::read(&request, &["atomic"])?.flag("atomic")?;
+    body::expect_type(&request, JSON)?;
+    let limits = &app.hub.config().limits;
+    let bytes = body::read(&app, &request, &mut payload, limits.batch_bytes_max).await?;
+    let elements = split_array(&bytes, limits.batch_events_max)?;
+    let mut drafts = Vec::with_capacity(elements.len());
+    let mut parsed = Vec::with_capacity(elements.len());
+    for (at, element) in elements.iter().enumerate() {
+        match parse(&app, &principal, element) {
+            Ok(draft) => {
+                parsed.push(Ok(draft.meta.id.clone()));
+                drafts.push(draft);
+            }
+            Err(mut problem) if atomic => {
+                problem.field = Some(format!("[{at}].{}", problem.field.as_deref().unwrap_or("event")));
+                return Err(problem.into());
+            }
+            Err(problem) => parsed.push(Err(problem)),
+        }
+    }
+    let appended = if drafts.is_empty() { Vec::new() } else { app.hub.append(drafts, atomic).await? };
+    if atomic && appended.iter().any(|one| matches!(one, Appended::Conflict(_) | Appended::Withheld)) {
+        let at = appended.iter().position(|one| matches!(one, Appended::Conflict(_))).unwrap_or(0);
+        let id = parsed.get(at).and_then(|one| one.as_ref().ok()).map_or("", String::as_str);
+        let mut problem = id_conflict(id, Seq::ZERO);
+        problem.field = Some(format!("[{at}].id"));
+        return Err(problem.into());
+    }
+    let mut out = Vec::with_capacity(64 + parsed.len() * 80);
+    out.extend_from_slice(b"{\"results\":[");
+    let (mut accepted, mut rejected) = (0_usize, 0_usize);
+    let mut appended = appended.iter();
+    for (at, one) in parsed.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let fine = match one {
+            Ok(id) => appended.next().is_some_and(|appended| result(&mut out, id, appended)),
+            Err(problem) => {
+                error_result(&mut out, problem);
+                false
+            }
+        };
+        if fine { accepted += 1 } else { rejected += 1 }
+    }
+    out.extend_from_slice(format!("],\"accepted\":{accepted},\"rejected\":{rejected}}}").as_bytes());
+    Ok(text(StatusCode::ACCEPTED, out))
+}
+
+/// `GET /v1/events/{id}`
+pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
+    let principal = authorize(&app, &request, Scope::Read)?;
+    let given = Params::read(&request, &["org"])?.text("org");
+    let org = scoped_org(given, principal.org())?;
+    Ok(text(StatusCode::OK, app.hub.event_with_consumers(&id, org.as_deref()).await?))
+}
+
+/// `GET /v1/events`
+pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
+    let principal = authorize(&app, &request, Scope::Read)?;
+    let known =
+        ["org", "type", "source", "aggregate_type", "aggregate_id", "from", "to", "cursor", "limit"];
+    let params = Params::read(&request, &known)?;
+    let pattern = |text: &str| {
+        TypePattern::parse(text).map_err(|problem| {
+            Problem::field("type", problem.limit.unwrap_or(problem.detail), text).as_kind(ProblemKind::InvalidParameter)
+        })
+    };
+    let after = |text: &str| text.parse().map(Seq).map_err(|_| crate::hub::bad_cursor(text));
+    let query = EventQuery {
+        org: scoped_org(params.text("org"), principal.org())?,
+        event_type: params.get("type").map(pattern).transpose()?,
+        source: params.text("source"),
+        aggregate_type: params.text("aggregate_type"),
+        aggregate_id: params.text("aggregate_id"),
+        from: params.time("from")?,
+        to: params.time("to")?,
+        after: params.get("cursor").map(after).transpose()?,
+        limit: params.limit()?,
+    };
+    let page = app.hub.blocking(move |hub| hub.events(&query)).await?;
+    let mut out = Vec::with_capacity(page.items.len() * 512 + 64);
+    out.extend_from_slice(b"{\"events\":[");
+    for (at, event) in page.items.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&render::envelope(event));
+    }
+    let rest = json!({"next_cursor": page.next, "has_more": page.has_more});
+    out.extend_from_slice(b"],");
+    out.extend_from_slice(&tail_of(&rest));
+    Ok(text(StatusCode::OK, out))
+}
+
+/// The members of an object with its closing brace: for putting after members that are written by hand.
+fn tail_of(object: &Value) -> Vec<u8> {
+    object.to_string().into_bytes().split_off(1)
+}
+
+/// An answer whose body is produced bit by bit.
+pub(super) fn streaming(
+    content_type: &str,
+    stream: impl futures_util::Stream<Item = Result<Bytes, actix_web::Error>> + 'static,
+) -> HttpResponse {
+    HttpResponse::Ok().content_type(content_type).streaming(stream)
+}

@@ -1,0 +1,80 @@
+//! Query parameters: known by name, bounded, each refusal naming the parameter.
+
+use actix_web::HttpRequest;
+use actix_web::web::Query;
+
+use crate::ground::clock::UnixMs;
+use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::limits::clip;
+
+/// Items of a page when the client does not say.
+const LIMIT_DEFAULT: usize = 100;
+/// Most items of a page.
+const LIMIT_MAX: usize = 1_000;
+/// Largest parameter, in characters.
+const CHARS_MAX: usize = 512;
+
+/// The parameters of a request.
+#[derive(Debug)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+fn refuse(name: &str, limit: impl Into<String>, sent: &str) -> Problem {
+    Problem::field(name, limit, sent).as_kind(ProblemKind::InvalidParameter)
+}
+
+impl Params {
+    /// Reads the query; parameters that are not `known` are refused.
+    pub(crate) fn read(request: &HttpRequest, known: &[&str]) -> Result<Self, Problem> {
+        let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map_err(|error| Problem::new(ProblemKind::InvalidParameter, error.to_string()))?
+            .into_inner();
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                return Err(refuse(clip(name, 64), format!("unknown; known are {}", known.join(", ")), value));
+            }
+            if pairs[..at].iter().any(|(other, _)| other == name) {
+                return Err(refuse(name, "given once", value));
+            }
+            if value.chars().count() > CHARS_MAX {
+                return Err(refuse(name, format!("at most {CHARS_MAX} characters"), value));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// A parameter; an empty one counts as absent.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter as owned text.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.get(name).map(str::to_owned)
+    }
+
+    /// How many items a page has.
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
+        let Some(text) = self.0.iter().find(|(known, _)| known == "limit").map(|(_, value)| value) else {
+            return Ok(LIMIT_DEFAULT);
+        };
+        let fits = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+        fits.ok_or_else(|| refuse("limit", format!("a whole number from 1 to {LIMIT_MAX}"), text))
+    }
+
+    /// An RFC 3339 time.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<UnixMs>, Problem> {
+        let read = |text: &str| {
+            UnixMs::parse_rfc3339(text).map_err(|error| refuse(name, format!("an RFC 3339 time ({error})"), text))
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// A yes or no.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(refuse(name, "true or false", other)),
+        }
+    }
+}

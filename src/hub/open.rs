@@ -1,0 +1,306 @@
+//! Opening a hub: store first, then what is known, then the threads and actors.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use actix::{Arbiter, ArbiterHandle};
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::{Directory, DirectoryParts, Service};
+use super::handlers::{self, HandlerRecord};
+use super::keys::Keys;
+use super::settings::Settings;
+use super::webhooks::{Webhooks, webhook_spec, webhook_target};
+use super::{Documents, Hub, Inner};
+use crate::breaker::BreakerSettings;
+use crate::config::Config;
+use crate::ground::clock::{SharedClock, SystemClock};
+use crate::ground::context::WriteContext;
+use crate::ground::error::Problem;
+use crate::ground::ids::ConsumerId;
+use crate::ground::random::{SharedRandom, SystemRandom};
+use crate::ground::secret::SecretError;
+use crate::handler::HandlerRegistry;
+use crate::inbox::actor::Notice;
+use crate::inbox::catch_up::LogReader;
+use crate::inbox::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::outbox::{Gate, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
+use crate::store::engine::EngineOptions;
+use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
+use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
+use crate::webhook::guard::AddressPolicy;
+use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings};
+use crate::webhook::record::WebhookStatus;
+
+/// What a hub is opened with.
+pub struct HubOptions {
+    /// Settings.
+    pub config: Config,
+    /// Time.
+    pub clock: SharedClock,
+    /// Chance.
+    pub random: SharedRandom,
+}
+
+impl HubOptions {
+    /// The machine's clock and randomness.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, clock: SystemClock::shared(), random: SystemRandom::shared() }
+    }
+}
+
+/// Why a hub does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The data directory cannot be made.
+    #[error("data directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store does not open.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The key that seals secrets is missing or wrong.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Something stored cannot be used.
+    #[error("{0}")]
+    Stored(#[from] Problem),
+    /// The client for deliveries cannot be made.
+    #[error("delivery client: {0}")]
+    Outbound(#[from] OutboundError),
+    /// Series with one name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The system gives no thread.
+    #[error("threads: {0}")]
+    Threads(std::io::Error),
+}
+
+/// The threads of a hub.
+struct Threads {
+    core: ArbiterHandle,
+    lanes: Vec<ArbiterHandle>,
+    end: oneshot::Sender<()>,
+}
+
+/// Starts an actor system on a thread of its own, with one arbiter for outbox and router and one per delivery lane.
+fn start_threads(lanes: usize) -> std::io::Result<Threads> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    std::thread::Builder::new().name("hub".into()).spawn(move || {
+        actix::System::new().block_on(async move {
+            let core = Arbiter::new();
+            let lanes: Vec<Arbiter> = (0..lanes).map(|_| Arbiter::new()).collect();
+            let handles = (core.handle(), lanes.iter().map(Arbiter::handle).collect::<Vec<_>>());
+            if sender.send(handles).is_ok() {
+                // Ends when the hub stops, or when its last handle is dropped.
+                ended.await.ok();
+            }
+        });
+    })?;
+    let (core, lanes) = receiver.recv().map_err(std::io::Error::other)?;
+    Ok(Threads { core, lanes, end })
+}
+
+impl Hub {
+    /// Opens a hub. Blocks while the log is opened.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, another process holds it, or what is in it is damaged.
+    pub fn open(options: HubOptions) -> Result<Self, HubError> {
+        let HubOptions { config, clock, random } = options;
+        let data_dir = config.server.data_dir.clone();
+        std::fs::create_dir_all(&data_dir)
+            .map_err(|source| HubError::Directory { path: data_dir.display().to_string(), source })?;
+        let engine = Engine::open(EngineOptions {
+            data_dir: data_dir.clone(),
+            cache_bytes: config.log.cache_bytes,
+            segment_events: config.log.segment_events,
+            free_space_floor_bytes: config.log.free_space_floor_bytes,
+        })?;
+        let registry: Arc<dyn Registry> = engine.clone();
+        let state: Arc<dyn ConsumerState> = engine.clone();
+        let log: Arc<dyn EventLog> = engine.clone();
+        let sealer = config.secrets.sealer(&data_dir, &*random)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"))?;
+        let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
+        let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
+        let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
+        let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
+        metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
+
+        let health = Arc::new(Health::new(
+            RestartBudget {
+                restarts_max: config.supervise.restarts_max as usize,
+                window_ms: config.supervise.window_ms,
+                backoff_ms: config.supervise.backoff_ms,
+                backoff_cap_ms: config.supervise.backoff_cap_ms,
+            },
+            Arc::clone(&clock),
+        ));
+        let policy = AddressPolicy {
+            allow_private: config.delivery.allow_private_networks,
+            allowed: config.delivery.allowed_networks.clone(),
+        };
+        let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
+        let mut lanes = Vec::with_capacity(threads.lanes.len());
+        for arbiter in &threads.lanes {
+            let outbound = Outbound::new(
+                policy.clone(),
+                OutboundSettings {
+                    connect_timeout_ms: config.delivery.connect_timeout_ms,
+                    total_timeout_ms: config.delivery.total_timeout_ms,
+                    user_agent: format!("Tidegate/{}", env!("CARGO_PKG_VERSION")),
+                },
+            )?;
+            lanes.push((arbiter.clone(), outbound));
+        }
+
+        let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
+        let link = RouterLink::default();
+        let (notices, noticed) = mpsc::unbounded_channel();
+        let directory = Directory::new(DirectoryParts {
+            reader: LogReader::new(Arc::clone(&log), Arc::clone(&tail), config.inbox.catch_up_readers),
+            state: Arc::clone(&state),
+            registry,
+            ledger: OnceLock::new(),
+            router: link.clone(),
+            breaker: BreakerSettings {
+                failure_threshold: config.breaker.failure_threshold,
+                success_threshold: config.breaker.success_threshold,
+                cooldown_ms: config.breaker.cooldown_ms,
+                cooldown_cap_ms: config.breaker.cooldown_cap_ms,
+                probes_max: config.breaker.probes_max,
+                ..BreakerSettings::default()
+            },
+            lanes,
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            report_every: Duration::from_millis(config.inbox.checkpoint_ms),
+            idle_after: Duration::from_millis(config.inbox.idle_ms),
+            notice: Arc::new(move |consumer, notice| {
+                // The receiver lives as long as the hub.
+                notices.send((consumer.clone(), notice)).ok();
+            }),
+        });
+        let (reset_directory, reset_link, generation) = (Arc::clone(&directory), link.clone(), Arc::clone(&engine));
+        let ledger = Ledger::start(
+            Arc::clone(&state),
+            move || generation.reopened(),
+            move || {
+                // The router first: inboxes ask its next life for their positions.
+                reset_link.get().rebuild();
+                reset_directory.rebuild_all();
+            },
+        )
+        .map_err(HubError::Threads)?;
+        directory.set_ledger(ledger.clone());
+
+        let outbox_parts = OutboxParts {
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            tail: Arc::clone(&tail),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            group_events_max: config.log.group_events_max,
+            retention: RetentionRules {
+                age_ms: config.log.retention_ms,
+                bytes: config.log.retention_bytes,
+                max_consumer_lag_ms: config.log.max_consumer_lag_ms,
+                attempts_ms: config.delivery.attempts_retention_ms,
+                dead_letters_ms: config.delivery.dead_letter_retention_ms,
+            },
+            enabled: settings.get().enabled,
+        };
+        let outbox =
+            supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
+
+        // The router reads the directory when it starts, so every consumer is in it first.
+        for (record, _) in handler_documents.list()? {
+            let spec = handlers::spec(&record, &settings.get(), &config.inbox);
+            directory.add(ConsumerId::handler(&record.name), spec, Service::Handler);
+        }
+        for record in webhooks.all() {
+            let target = webhook_target(&sealer, &record)?;
+            let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
+            directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
+        }
+        let router_parts = RouterParts {
+            log,
+            tail: Arc::clone(&tail),
+            state,
+            ledger: ledger.clone(),
+            inboxes: Arc::clone(&directory) as Arc<dyn Inboxes>,
+            outbox: outbox.clone(),
+            metrics: Arc::clone(&metrics),
+            checkpoint_every: Duration::from_millis(config.inbox.checkpoint_ms),
+            retention_every: Duration::from_millis(config.log.retention_check_ms),
+            poll_every: Duration::from_millis(settings.get().polling_interval_ms),
+            offer_bytes_max: config.inbox.window_bytes,
+            startup_drain: settings.get().startup_drain_enabled,
+        };
+        let router =
+            supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
+        link.set(router.clone());
+
+        let mut arbiters = threads.lanes;
+        arbiters.push(threads.core.clone());
+        let inner = Arc::new(Inner {
+            gate: Gate::new(config.log.ingest_queue_bytes),
+            config,
+            clock,
+            random,
+            engine,
+            metrics,
+            health,
+            tail,
+            ledger,
+            outbox,
+            router,
+            directory,
+            handlers: HandlerRegistry::new(),
+            handler_documents,
+            keys,
+            webhooks,
+            settings,
+            sealer,
+            policy,
+            arbiters,
+            stopping: AtomicBool::new(false),
+            end: parking_lot::Mutex::new(Some(threads.end)),
+        });
+        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        Ok(Hub { inner })
+    }
+}
+
+/// Does what inboxes ask of the hub, until the hub ends.
+async fn keep_house(hub: Weak<Inner>, mut noticed: mpsc::UnboundedReceiver<(ConsumerId, Notice)>) {
+    while let Some((consumer, notice)) = noticed.recv().await {
+        let Some(inner) = hub.upgrade() else { return };
+        let hub = Hub { inner };
+        match notice {
+            Notice::Gone => {
+                let context = WriteContext { by: "hub".into(), at: hub.clock().now(), ..WriteContext::default() };
+                let reason = Some("the endpoint answered 410 Gone".to_owned());
+                let id = consumer.as_str();
+                match hub.set_webhook_status(id, None, WebhookStatus::Disabled, reason, context).await {
+                    Ok(_) => tracing::warn!(webhook = id, "the endpoint is gone; the webhook is disabled"),
+                    Err(problem) => tracing::error!(webhook = id, %problem, "a webhook that is gone could not be disabled"),
+                }
+            }
+        }
+    }
+}

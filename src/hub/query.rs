@@ -1,0 +1,497 @@
+//! Look-ups: events, where they stand with their consumers, attempts, dead letters, statistics (OUT-2, OUT-3, OUT-8).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{Consumer, Hub, Service, store_problem};
+use crate::event::envelope::Event;
+use crate::event::filter::{Decision, TypePattern};
+use crate::event::render;
+use crate::ground::clock::UnixMs;
+use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::ids::{ConsumerId, Seq};
+use crate::inbox::messages::{InboxView, Inspect, Publish};
+use crate::inbox::state::{Hold, Standing};
+use crate::router::Inboxes as _;
+use crate::router::messages::Inspect as InspectRouter;
+use crate::store::records::PageKey;
+use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog as _, Position, ReadLimits};
+
+/// Events looked at for one page; a page may end early, with a cursor, when few match.
+const SCAN_EVENTS_MAX: usize = 50_000;
+/// Consumers that one event's answer lists.
+const CONSUMERS_LISTED_MAX: usize = 1_000;
+/// Pages of attempts looked through for one event and consumer.
+const ATTEMPT_PAGES_MAX: usize = 256;
+/// Dead letters looked at for one page.
+const DEAD_SCAN_MAX: usize = 20_000;
+/// Events received out of order by less than this are still found by a look-up by time.
+const TIME_SLACK_MS: u64 = 10_000;
+
+/// What a look-up of events asks for. A clause that is not given does not narrow.
+#[derive(Clone, Debug, Default)]
+pub struct EventQuery {
+    /// The tenant.
+    pub org: Option<String>,
+    /// The type, exact or `prefix.*`.
+    pub event_type: Option<TypePattern>,
+    /// The source.
+    pub source: Option<String>,
+    /// The aggregate's type.
+    pub aggregate_type: Option<String>,
+    /// The aggregate's id.
+    pub aggregate_id: Option<String>,
+    /// Received at or after.
+    pub from: Option<UnixMs>,
+    /// Received before.
+    pub to: Option<UnixMs>,
+    /// After this position.
+    pub after: Option<Seq>,
+    /// Most events.
+    pub limit: usize,
+}
+
+impl EventQuery {
+    fn matches(&self, event: &Event) -> bool {
+        let meta = &event.meta;
+        let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
+        same(&self.org, Some(&meta.org))
+            && self.event_type.as_ref().is_none_or(|pattern| pattern.matches(&meta.event_type))
+            && same(&self.source, meta.source.as_ref())
+            && same(&self.aggregate_type, meta.aggregate_type.as_ref())
+            && same(&self.aggregate_id, meta.aggregate_id.as_ref())
+            && self.from.is_none_or(|from| event.received_at >= from)
+            && self.to.is_none_or(|to| event.received_at < to)
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins.
+    pub next: String,
+    /// Whether there may be more.
+    pub has_more: bool,
+}
+
+impl Hub {
+    /// The event with this id. Blocks.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`]; [`ProblemKind::InvalidParameter`] when several orgs have the id and none was named.
+    pub fn event(&self, id: &str, org: Option<&str>) -> Result<Arc<Event>, Problem> {
+        let engine = &self.inner.engine;
+        let found = match org {
+            Some(org) => engine.find(org, id).map(|seq| seq.into_iter().collect()),
+            None => engine.find_all(id, 2),
+        };
+        let found: Vec<Seq> = found.map_err(|error| store_problem(&error))?;
+        let seq = match found.as_slice() {
+            [] => return Err(Problem::not_found("event", id)),
+            [seq] => *seq,
+            _ => {
+                let mut problem =
+                    Problem::new(ProblemKind::InvalidParameter, "several orgs have an event with this id; name one");
+                problem.field = Some("org".to_owned());
+                return Err(problem);
+            }
+        };
+        let event = engine.get(seq).map_err(|error| store_problem(&error))?;
+        event.ok_or_else(|| Problem::not_found("event", id))
+    }
+
+    /// Events in order of position. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<Event>>, Problem> {
+        let engine = &self.inner.engine;
+        let head = engine.head();
+        let earliest = engine.earliest();
+        let mut at = query.after.unwrap_or_default().next().max(earliest);
+        if let Some(from) = query.from {
+            at = at.max(self.first_received_after(UnixMs(from.0.saturating_sub(TIME_SLACK_MS)), earliest, head)?);
+        }
+        let mut items = Vec::new();
+        let mut scanned = 0;
+        while at <= head && items.len() < query.limit && scanned < SCAN_EVENTS_MAX {
+            let limits = ReadLimits { events: 1_000, bytes: 8 << 20, upto: head };
+            let events = engine.read(at, limits).map_err(|error| store_problem(&error))?;
+            if events.is_empty() {
+                at = head.next();
+            }
+            for event in events {
+                at = event.seq.next();
+                scanned += 1;
+                if query.to.is_some_and(|to| event.received_at.0 > to.0.saturating_add(TIME_SLACK_MS)) {
+                    return Ok(Page { items, next: event.seq.prev().to_string(), has_more: false });
+                }
+                if query.matches(&event) {
+                    items.push(event);
+                }
+                if items.len() >= query.limit {
+                    break;
+                }
+            }
+        }
+        Ok(Page { items, next: at.prev().to_string(), has_more: at <= head })
+    }
+
+    /// The first position received at or after a time, by halving.
+    fn first_received_after(&self, time: UnixMs, earliest: Seq, head: Seq) -> Result<Seq, Problem> {
+        let (mut low, mut high) = (earliest.0, head.0.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let event = self.inner.engine.get(Seq(middle)).map_err(|error| store_problem(&error))?;
+            if event.is_some_and(|event| event.received_at < time) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(Seq(low))
+    }
+
+    /// An event with where it stands with each consumer it matches.
+    ///
+    /// # Errors
+    /// As [`Hub::event`].
+    pub async fn event_with_consumers(&self, id: &str, org: Option<&str>) -> Result<Vec<u8>, Problem> {
+        let (id, org) = (id.to_owned(), org.map(str::to_owned));
+        let event = self.blocking(move |hub| hub.event(&id, org.as_deref())).await?;
+        let mut consumers = Vec::new();
+        for consumer in self.inner.directory.consumers() {
+            let spec = consumer.spec.load_full();
+            let matched = event.seq > spec.from && spec.filter.decide(&event.meta) == Decision::Match;
+            if matched && consumers.len() < CONSUMERS_LISTED_MAX {
+                consumers.push(self.standing(&consumer, &event).await?);
+            }
+        }
+        consumers.sort_by(|a, b| a["consumer"].as_str().cmp(&b["consumer"].as_str()));
+        let mut out = render::envelope_open(&event);
+        out.extend_from_slice(b",\"consumers\":");
+        out.extend_from_slice(Value::from(consumers).to_string().as_bytes());
+        out.push(b'}');
+        Ok(out)
+    }
+
+    async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {
+        self.inner.directory.running(&consumer.id)?.ask(Inspect { seqs }).await.ok()
+    }
+
+    /// Where the router has a consumer that has no inbox in memory; none when it follows the cursor.
+    async fn position(&self, consumer: &ConsumerId) -> (Seq, Option<Position>) {
+        let asked = self.inner.router.ask(InspectRouter { consumers: vec![consumer.clone()] }).await;
+        match asked {
+            Ok(view) => (view.cursor, view.consumers.into_iter().next().and_then(|(_, position)| position)),
+            Err(_) => (Seq::ZERO, None),
+        }
+    }
+
+    /// Makes what a consumer's inbox has recorded so far readable. An inbox that is being restarted has lost what it had
+    /// not written; what is in the store is then all there is.
+    pub async fn publish_attempts(&self, consumer: &ConsumerId) {
+        if let Some(inbox) = self.inner.directory.running(consumer) {
+            match inbox.ask(Publish).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%consumer, %error, "attempts are not readable yet"),
+                Err(error) => tracing::debug!(%consumer, %error, "attempts are not readable yet"),
+            }
+        }
+    }
+
+    async fn standing(&self, consumer: &Arc<Consumer>, event: &Arc<Event>) -> Result<Value, Problem> {
+        let standing = match self.view(consumer, vec![event.seq]).await {
+            Some(view) => view.standings.first().copied().unwrap_or(Standing::Pending),
+            None => {
+                let (cursor, position) = self.position(&consumer.id).await;
+                let settled = position.map_or(event.seq <= cursor, |position| position.covers(event.seq));
+                if settled { Standing::Settled } else { Standing::Ahead }
+            }
+        };
+        if standing != Standing::Ahead {
+            self.publish_attempts(&consumer.id).await;
+        }
+        let (id, wanted) = (consumer.id.clone(), Arc::clone(event));
+        let attempts = self.blocking(move |hub| hub.attempts_of(&id, &wanted)).await?;
+        let last = attempts.iter().max_by_key(|attempt| attempt.attempt);
+        let recorded = last.map_or(0, |attempt| attempt.attempt);
+        let (status, attempts_made, available_at) = match standing {
+            Standing::Pending | Standing::Ahead => ("pending", recorded, None),
+            Standing::BehindKey => ("pending", recorded, None),
+            Standing::Processing { attempts } => ("processing", attempts, None),
+            Standing::Failed { due_at, attempts } => ("failed", attempts, Some(due_at)),
+            Standing::Settled => match last {
+                Some(attempt) if attempt.outcome != DELIVERED && attempt.next_try_at.is_none() => {
+                    ("dead_letter", recorded, None)
+                }
+                Some(_) | None => ("processed", recorded, None),
+            },
+        };
+        let processed_at = last.filter(|attempt| attempt.outcome == DELIVERED).map(|attempt| attempt.at.to_rfc3339());
+        Ok(json!({
+            "consumer": consumer.id.as_str(),
+            "status": status,
+            "waits_behind_key": standing == Standing::BehindKey,
+            "attempts": attempts_made,
+            "last_error": last.and_then(|attempt| attempt.error.clone()),
+            "available_at": available_at.map(UnixMs::to_rfc3339),
+            "processed_at": processed_at,
+            "created_at": event.received_at.to_rfc3339(),
+            "updated_at": last.map_or(event.received_at, |attempt| attempt.at).to_rfc3339(),
+        }))
+    }
+
+    /// The attempts of one event, of those still kept. Blocks.
+    fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
+        let pages = self.inner.engine.attempts(consumer, PageKey::MAX, ATTEMPT_PAGES_MAX);
+        let pages = pages.map_err(|error| store_problem(&error))?;
+        let of_event = pages
+            .into_iter()
+            .take_while(|(key, _)| key.at_ms >= event.received_at.0)
+            .flat_map(|(_, page)| page.attempts)
+            .filter(|attempt| attempt.seq == event.seq);
+        Ok(of_event.collect())
+    }
+
+    /// Attempts of a consumer, newest first, from before the cursor (`at.part.index`) back. Blocks.
+    ///
+    /// # Errors
+    /// When the cursor is none of ours or the store fails.
+    pub fn attempts(
+        &self,
+        consumer: &ConsumerId,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Value>, Problem> {
+        let (mut before, mut skip) = match cursor {
+            Some(text) => attempts_cursor(text).ok_or_else(|| bad_cursor(text))?,
+            None => (PageKey::MAX, 0),
+        };
+        let mut items = Vec::new();
+        loop {
+            let pages = self.inner.engine.attempts(consumer, before, 4).map_err(|error| store_problem(&error))?;
+            let Some((last, _)) = pages.last() else {
+                return Ok(Page { items, next: cursor_text(before, skip), has_more: false });
+            };
+            let last = *last;
+            for (key, page) in pages {
+                for attempt in page.attempts.iter().rev().skip(skip) {
+                    if items.len() >= limit {
+                        // The page itself is read again: the bound is exclusive.
+                        let again = PageKey { at_ms: key.at_ms, part: key.part.saturating_add(1) };
+                        return Ok(Page { items, next: cursor_text(again, skip), has_more: true });
+                    }
+                    items.push(attempt_json(attempt));
+                    skip += 1;
+                }
+                skip = 0;
+            }
+            before = last;
+        }
+    }
+
+    /// Dead letters, newest first. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn dead_letters(
+        &self,
+        wanted: impl Fn(&DeadLetterRecord) -> bool,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Value>, Problem> {
+        let mut items = Vec::new();
+        let mut before = cursor.map(str::to_owned);
+        let mut scanned = 0;
+        loop {
+            let records = self.inner.engine.dead_letters(before.as_deref(), 200);
+            let records = records.map_err(|error| store_problem(&error))?;
+            if records.is_empty() {
+                return Ok(Page { items, next: before.unwrap_or_default(), has_more: false });
+            }
+            for record in records {
+                scanned += 1;
+                before = Some(record.id.clone());
+                if wanted(&record) {
+                    items.push(dead_letter_json(&record));
+                }
+                if items.len() >= limit || scanned >= DEAD_SCAN_MAX {
+                    return Ok(Page { items, next: before.unwrap_or_default(), has_more: true });
+                }
+            }
+        }
+    }
+
+    /// A dead letter, when the org may see it. Blocks.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`], also for one of another org.
+    pub fn dead_letter(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
+        let found = self.inner.engine.dead_letter(id).map_err(|error| store_problem(&error))?;
+        let visible = found.filter(|record| org.is_none_or(|org| org == record.org));
+        visible.map(|record| dead_letter_json(&record)).ok_or_else(|| Problem::not_found("dead letter", id))
+    }
+
+    /// Every consumer with its lag and sizes.
+    pub async fn consumers(&self) -> Vec<Value> {
+        let asked = self.inner.router.ask(InspectRouter { consumers: Vec::new() }).await;
+        let (cursor, positions) = match asked {
+            Ok(view) => (view.cursor, view.consumers.into_iter().collect()),
+            Err(_) => (Seq::ZERO, std::collections::HashMap::new()),
+        };
+        let mut out = Vec::new();
+        for consumer in self.inner.directory.consumers() {
+            let view = self.view(&consumer, Vec::new()).await;
+            let position = match &view {
+                Some(view) if view.position != Position::default() => Some(view.position.clone()),
+                Some(_) | None => positions.get(&consumer.id).cloned().flatten(),
+            };
+            out.push(self.consumer_json(&consumer, view.as_ref(), position.map_or(cursor, |one| one.cursor), cursor));
+        }
+        out.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
+        out
+    }
+
+    fn consumer_json(&self, consumer: &Consumer, view: Option<&InboxView>, at: Seq, router: Seq) -> Value {
+        let spec = consumer.spec.load();
+        let totals = &consumer.totals;
+        let counts = view.map(|view| view.counts).unwrap_or_default();
+        let hold = view.and_then(|view| view.hold).map(|hold| match hold {
+            Hold::Paused => json!({"reason": "paused"}),
+            Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
+        });
+        // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
+        let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };
+        json!({
+            "id": consumer.id.as_str(),
+            "kind": spec.kind.as_str(),
+            "org": spec.filter.org,
+            "event_types": spec.filter.event_types,
+            "paused": spec.paused,
+            "in_memory": view.is_some(),
+            "cursor": at.0,
+            "lag": self.inner.engine.head().0.saturating_sub(at.0),
+            "window": counts.window,
+            "in_flight": counts.in_flight,
+            "exception_rows": counts.rows,
+            "waiting_for_retry": counts.due,
+            "hold": hold,
+            "processed": totals.processed.load(Ordering::Relaxed),
+            "failed_attempts": totals.failed.load(Ordering::Relaxed),
+            "given_up": totals.given_up.load(Ordering::Relaxed),
+            "gaps": totals.gaps.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The statistics of the hub (OUT-8).
+    pub async fn stats(&self) -> Value {
+        let consumers = self.consumers().await;
+        let sum = |name: &str| consumers.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
+        let lag_max = consumers.iter().filter_map(|one| one["lag"].as_u64()).max().unwrap_or(0);
+        let oldest = consumers.iter().filter(|one| one["lag"].as_u64() > Some(0));
+        let oldest = oldest.filter_map(|one| one["cursor"].as_u64()).min();
+        let now = self.inner.clock.now();
+        let oldest_ms = match oldest {
+            Some(cursor) => {
+                let read = self.blocking(move |hub| {
+                    hub.inner.engine.get(Seq(cursor).next()).map_err(|error| store_problem(&error))
+                });
+                read.await.ok().flatten().map(|event| now.since_ms(event.received_at))
+            }
+            None => None,
+        };
+        let engine = &self.inner.engine;
+        json!({
+            "log": {
+                "head": engine.head().0,
+                "earliest": engine.earliest().0,
+                "segments": engine.segments().len(),
+                "store_bytes": engine.size_on_disk(),
+            },
+            "pending": sum("window").saturating_sub(sum("in_flight")),
+            "processing": sum("in_flight"),
+            "processed": sum("processed"),
+            "failed": sum("waiting_for_retry"),
+            "dead_letter": self.inner.metrics.dead_letters.get(),
+            "oldest_pending_age_ms": oldest_ms,
+            "lag_max": lag_max,
+            "events_appended": self.inner.metrics.events_appended.get(),
+            "events_duplicate": self.inner.metrics.events_duplicate.get(),
+            "consumers": consumers.len(),
+            "ingest_queue_bytes": self.inner.gate.held(),
+            "state_queue": self.inner.ledger.waiting(),
+        })
+    }
+
+    /// How many webhooks and in-process consumers there are.
+    pub(super) fn consumer_counts(&self) -> (u64, u64) {
+        self.inner.directory.consumers().iter().fold((0, 0), |(webhooks, handlers), one| match one.service {
+            Service::Webhook(_) => (webhooks + 1, handlers),
+            Service::Handler => (webhooks, handlers + 1),
+        })
+    }
+}
+
+const DELIVERED: &str = "delivered";
+
+fn attempt_json(attempt: &AttemptRecord) -> Value {
+    json!({
+        "event_id": attempt.event_id,
+        "seq": attempt.seq.0,
+        "attempt": attempt.attempt,
+        "at": attempt.at.to_rfc3339(),
+        "latency_ms": attempt.latency_ms,
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "error": attempt.error,
+        "response_snippet": attempt.snippet,
+        "next_try_at": attempt.next_try_at.map(UnixMs::to_rfc3339),
+    })
+}
+
+fn dead_letter_json(record: &DeadLetterRecord) -> Value {
+    // The event was JSON when it came in.
+    let event = serde_json::from_slice(&record.event).unwrap_or(Value::Null);
+    json!({
+        "id": record.id,
+        "at": record.at.to_rfc3339(),
+        "consumer": record.consumer.as_str(),
+        "seq": record.seq.0,
+        "event_id": record.event_id,
+        "type": record.event_type,
+        "org": record.org,
+        "error": {
+            "message": record.error_message,
+            "code": record.error_code,
+            "kind": record.error_kind,
+            "detail": record.error_detail,
+        },
+        "attempts": record.attempts,
+        "first_attempt": record.first_attempt.map(UnixMs::to_rfc3339),
+        "last_attempt": record.last_attempt.map(UnixMs::to_rfc3339),
+        "correlation_id": record.correlation_id,
+        "event": event,
+    })
+}
+
+fn cursor_text(page: PageKey, skip: usize) -> String {
+    format!("{}.{}.{skip}", page.at_ms, page.part)
+}
+
+fn attempts_cursor(text: &str) -> Option<(PageKey, usize)> {
+    let mut parts = text.split('.');
+    let page = PageKey { at_ms: parts.next()?.parse().ok()?, part: parts.next()?.parse().ok()? };
+    let skip = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((page, skip))
+}
+
+/// The cursor was not given out by this hub.
+#[must_use]
+pub fn bad_cursor(text: &str) -> Problem {
+    Problem::field("cursor", "one that this list has given out", text).as_kind(ProblemKind::InvalidParameter)
+}

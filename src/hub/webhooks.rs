@@ -1,0 +1,382 @@
+//! Webhooks as a service: made, changed, paused, tested, deleted (WHK-1). A change is durable before it is answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use dashmap::DashMap;
+use serde_json::Value;
+use url::Url;
+
+use super::{Documents, Hub, Service};
+use crate::config::Config;
+use crate::event::envelope::BodyFormat;
+use crate::ground::context::WriteContext;
+use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::fields::Fields;
+use crate::ground::ids::{ConsumerId, prefixed};
+use crate::ground::secret::{Sealer, Secret};
+use crate::inbox::actor::{ConsumerKind, ConsumerSpec};
+use crate::inbox::messages::Reconfigure;
+use crate::inbox::state::InboxRules;
+use crate::retry::RetryPolicy;
+use crate::router::Inboxes as _;
+use crate::router::messages::{Subscribe, Unsubscribe};
+use crate::store::EventLog as _;
+use crate::webhook::delivery::{Caller, Target};
+use crate::webhook::outbound::Answer;
+use crate::webhook::record::{
+    WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
+};
+use crate::webhook::sign::SigningKey;
+
+/// Most webhooks of a hub.
+const WEBHOOKS_MAX: usize = 100_000;
+/// Added to the delivery timeout to make the lease of a claim: an answer always comes first.
+const LEASE_SLACK_MS: u64 = 15_000;
+
+/// A webhook in memory, with the revision of its document.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) record: Arc<WebhookRecord>,
+    revision: u64,
+}
+
+/// Every webhook.
+#[derive(Debug)]
+pub(super) struct Webhooks {
+    documents: Documents<WebhookRecord>,
+    by_id: DashMap<String, Stored>,
+    /// Changes of webhooks are made one at a time: they are rare, and each syncs.
+    changing: parking_lot::Mutex<()>,
+}
+
+impl Webhooks {
+    pub(super) fn load(documents: Documents<WebhookRecord>) -> Result<Self, Problem> {
+        let by_id = DashMap::new();
+        for (record, revision) in documents.list()? {
+            by_id.insert(record.id.clone(), Stored { record: Arc::new(record), revision });
+        }
+        Ok(Self { documents, by_id, changing: parking_lot::Mutex::new(()) })
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Arc<WebhookRecord>> {
+        self.by_id.get(id).map(|stored| Arc::clone(&stored.record))
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<WebhookRecord>> {
+        let mut all: Vec<_> = self.by_id.iter().map(|stored| Arc::clone(&stored.record)).collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+}
+
+/// The router is being restarted.
+pub(super) fn router_away() -> Problem {
+    Problem::new(ProblemKind::Overloaded, "the router is being restarted; the change holds when it is back")
+}
+
+/// A consumer's settings from its webhook.
+pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerSpec {
+    let settings = &record.settings;
+    let schedule = &config.delivery.retry;
+    ConsumerSpec {
+        kind: ConsumerKind::Webhook,
+        filter: Arc::new(settings.filter.clone()),
+        rules: InboxRules {
+            ordering: settings.ordering,
+            concurrency: settings.concurrency.unwrap_or(config.delivery.concurrency),
+            window_events: config.inbox.window_events,
+            window_bytes: config.inbox.window_bytes,
+            parked_max: config.inbox.parked_max,
+            lease_ms: config.delivery.total_timeout_ms + LEASE_SLACK_MS,
+        },
+        retry: settings.retry.clone().unwrap_or_else(|| RetryPolicy::Fixed {
+            attempts_max: u32::try_from(schedule.delays_ms.len() + 1).unwrap_or(u32::MAX),
+            delays_ms: schedule.delays_ms.clone(),
+            jitter: schedule.jitter,
+        }),
+        paused: record.status != WebhookStatus::Active,
+        dead_letters: true,
+        from: record.from,
+    }
+}
+
+/// Where and how a webhook is called: its secrets opened.
+pub(super) fn webhook_target(sealer: &Sealer, record: &WebhookRecord) -> Result<Target, Problem> {
+    let damaged = |what: &str| {
+        tracing::error!(webhook = %record.id, what, "a stored webhook cannot be used");
+        Problem::new(ProblemKind::Internal, "the stored webhook cannot be used; the log of the hub has the cause")
+    };
+    let open = |sealed: &str, context: &str| sealer.open(&hex::decode(sealed).ok()?, context).ok();
+    let secret = open(&record.sealed_secret, &record.id).ok_or_else(|| damaged("secret"))?;
+    let headers: BTreeMap<String, String> = match &record.sealed_headers {
+        Some(sealed) => {
+            let text = open(sealed, &headers_context(&record.id)).ok_or_else(|| damaged("headers"))?;
+            serde_json::from_str(text.expose()).map_err(|_| damaged("headers"))?
+        }
+        None => BTreeMap::new(),
+    };
+    Ok(Target {
+        url: Url::parse(&record.settings.url).map_err(|_| damaged("url"))?,
+        key: SigningKey::from_secret(&secret).map_err(|_| damaged("signing key"))?,
+        format: record.settings.format,
+        headers: header_map(&headers),
+    })
+}
+
+fn headers_context(id: &str) -> String {
+    format!("{id}/headers")
+}
+
+impl Hub {
+    fn seal(&self, secret: &Secret, context: &str) -> String {
+        hex::encode(self.inner.sealer.seal(secret, context, &*self.inner.random))
+    }
+
+    fn seal_headers(&self, settings: &WebhookSettings, id: &str) -> Option<String> {
+        if settings.headers.is_empty() {
+            return None;
+        }
+        let text = serde_json::to_string(&settings.headers).unwrap_or_default();
+        Some(self.seal(&Secret::new(text), &headers_context(id)))
+    }
+
+    /// Makes a webhook. The signing secret is returned this once.
+    ///
+    /// # Errors
+    /// When a field does not fit, or the store fails.
+    pub async fn create_webhook(
+        &self,
+        fields: Fields,
+        org: Option<&str>,
+        context: WriteContext,
+    ) -> Result<(Arc<WebhookRecord>, Secret), Problem> {
+        let settings = read_new(fields, org, &self.inner.policy)?;
+        let (record, secret) = self.blocking(move |hub| hub.store_new_webhook(settings, context)).await?;
+        self.serve_webhook(&record)?;
+        let consumer = ConsumerId::new(&record.id);
+        self.inner.router.ask(Subscribe { consumer }).await.map_err(|_| router_away())?;
+        Ok((record, secret))
+    }
+
+    fn store_new_webhook(
+        &self,
+        settings: WebhookSettings,
+        context: WriteContext,
+    ) -> Result<(Arc<WebhookRecord>, Secret), Problem> {
+        let webhooks = &self.inner.webhooks;
+        let _one_at_a_time = webhooks.changing.lock();
+        if webhooks.by_id.len() >= WEBHOOKS_MAX {
+            return Err(Problem::new(ProblemKind::Conflict, format!("a hub has at most {WEBHOOKS_MAX} webhooks")));
+        }
+        let id = prefixed("whk", context.at, &*self.inner.random);
+        let secret = SigningKey::generate(&*self.inner.random);
+        let record = WebhookRecord {
+            sealed_secret: self.seal(&secret, &id),
+            sealed_headers: self.seal_headers(&settings, &id),
+            secret_last4: secret.last4(),
+            status: WebhookStatus::Active,
+            status_reason: None,
+            from: self.inner.engine.head(),
+            created: context.clone(),
+            updated: context,
+            settings,
+            id,
+        };
+        let revision = webhooks.documents.put(&record.id, &record, None)?;
+        let record = Arc::new(record);
+        webhooks.by_id.insert(record.id.clone(), Stored { record: Arc::clone(&record), revision });
+        Ok((record, secret))
+    }
+
+    /// Puts a webhook into the directory, or gives the one that is there its new settings.
+    fn serve_webhook(&self, record: &WebhookRecord) -> Result<(), Problem> {
+        let spec = webhook_spec(&self.inner.config, record);
+        let target = webhook_target(&self.inner.sealer, record)?;
+        let id = ConsumerId::new(&record.id);
+        let directory = &self.inner.directory;
+        match directory.get(&id) {
+            Some(consumer) => {
+                consumer.spec.store(Arc::new(spec));
+                if let Service::Webhook(held) = &consumer.service {
+                    held.store(Arc::new(target));
+                }
+                if let Some(inbox) = directory.running(&id) {
+                    inbox.hint(Reconfigure);
+                }
+            }
+            None => {
+                directory.add(id, spec, Service::Webhook(Arc::new(ArcSwap::from_pointee(target))));
+            }
+        }
+        Ok(())
+    }
+
+    /// A webhook, when the key may see it.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`]: also for one of another org, so that ids cannot be probed.
+    pub fn webhook(&self, id: &str, org: Option<&str>) -> Result<Arc<WebhookRecord>, Problem> {
+        let found = self.inner.webhooks.get(id);
+        let visible = found.filter(|record| org.is_none() || record.settings.filter.org.as_deref() == org);
+        visible.ok_or_else(|| Problem::not_found("webhook", id))
+    }
+
+    /// The webhooks that the key may see, by id.
+    #[must_use]
+    pub fn webhooks(&self, org: Option<&str>) -> Vec<Arc<WebhookRecord>> {
+        let mut all = self.inner.webhooks.all();
+        all.retain(|record| org.is_none() || record.settings.filter.org.as_deref() == org);
+        all
+    }
+
+    /// Changes a webhook's settings.
+    ///
+    /// # Errors
+    /// When it is not there, a field does not fit, or the store fails.
+    pub async fn change_webhook(
+        &self,
+        id: &str,
+        org: Option<&str>,
+        fields: Fields,
+        context: WriteContext,
+    ) -> Result<Arc<WebhookRecord>, Problem> {
+        let before = self.webhook(id, org)?;
+        let mut known = before.settings.clone();
+        let target = webhook_target(&self.inner.sealer, &before)?;
+        let pair = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        };
+        known.headers = target.headers.iter().filter_map(pair).collect();
+        let settings = read_change(fields, &known, &self.inner.policy)?;
+        self.update_webhook(id, context, move |hub, record| {
+            record.sealed_headers = hub.seal_headers(&settings, &record.id);
+            record.settings = settings;
+        })
+        .await
+    }
+
+    /// Pauses or resumes a webhook, or disables it, with the reason.
+    ///
+    /// # Errors
+    /// When it is not there, or the store fails.
+    pub async fn set_webhook_status(
+        &self,
+        id: &str,
+        org: Option<&str>,
+        status: WebhookStatus,
+        reason: Option<String>,
+        context: WriteContext,
+    ) -> Result<Arc<WebhookRecord>, Problem> {
+        self.webhook(id, org)?;
+        self.update_webhook(id, context, move |_, record| {
+            record.status = status;
+            record.status_reason = reason;
+        })
+        .await
+    }
+
+    async fn update_webhook(
+        &self,
+        id: &str,
+        context: WriteContext,
+        change: impl FnOnce(&Hub, &mut WebhookRecord) + Send + 'static,
+    ) -> Result<Arc<WebhookRecord>, Problem> {
+        let id = id.to_owned();
+        let record = self
+            .blocking(move |hub| {
+                let webhooks = &hub.inner.webhooks;
+                let _one_at_a_time = webhooks.changing.lock();
+                let stored = webhooks.by_id.get(&id).map(|stored| stored.clone());
+                let stored = stored.ok_or_else(|| Problem::not_found("webhook", &id))?;
+                let mut record = (*stored.record).clone();
+                change(hub, &mut record);
+                record.updated = context;
+                let revision = webhooks.documents.put(&id, &record, Some(stored.revision))?;
+                let record = Arc::new(record);
+                webhooks.by_id.insert(id, Stored { record: Arc::clone(&record), revision });
+                Ok(record)
+            })
+            .await?;
+        self.serve_webhook(&record)?;
+        let consumer = ConsumerId::new(&record.id);
+        self.inner.router.ask(Subscribe { consumer }).await.map_err(|_| router_away())?;
+        Ok(record)
+    }
+
+    /// Deletes a webhook: its inbox is forgotten, its dead letters stay.
+    ///
+    /// # Errors
+    /// When it is not there, or the store fails.
+    pub async fn delete_webhook(&self, id: &str, org: Option<&str>) -> Result<(), Problem> {
+        self.webhook(id, org)?;
+        let key = id.to_owned();
+        self.blocking(move |hub| {
+            let webhooks = &hub.inner.webhooks;
+            let _one_at_a_time = webhooks.changing.lock();
+            webhooks.documents.delete(&key)?;
+            webhooks.by_id.remove(&key);
+            let breaker = crate::breaker::actor::DOCUMENT_KIND;
+            let registry: &dyn crate::store::Registry = &*hub.inner.engine;
+            registry.delete(breaker, &key).map_err(|error| super::store_problem(&error))?;
+            Ok(())
+        })
+        .await?;
+        let consumer = ConsumerId::new(id);
+        self.inner.directory.remove(&consumer);
+        self.inner.router.hint(Unsubscribe { consumer });
+        Ok(())
+    }
+
+    /// Sends a test event to a webhook, past its inbox and breaker, and answers with what came of it.
+    ///
+    /// # Errors
+    /// When it is not there, or the hub is stopping.
+    pub async fn test_webhook(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
+        let record = self.webhook(id, org)?;
+        let target = webhook_target(&self.inner.sealer, &record)?;
+        let now = self.inner.clock.now();
+        let event_id = prefixed("test", now, &*self.inner.random);
+        let body = serde_json::json!({
+            "type": "tidegate.test",
+            "timestamp": now.to_rfc3339(),
+            "data": {"webhook": record.id, "message": "a test of this webhook"},
+            "id": event_id,
+            "org": record.settings.filter.org,
+        });
+        let (arbiter, outbound) = self.inner.directory.lane(&ConsumerId::new(id));
+        let caller = Caller {
+            target: Arc::new(ArcSwap::from_pointee(target)),
+            outbound: outbound.clone(),
+            clock: Arc::clone(&self.inner.clock),
+        };
+        let (sender, answer) = tokio::sync::oneshot::channel::<Answer>();
+        let sent_id = event_id.clone();
+        arbiter.spawn(async move {
+            let answer = caller
+                .call(&sent_id, None, |format| match format {
+                    BodyFormat::Standard => Bytes::from(body.to_string()),
+                    BodyFormat::Raw => Bytes::from(body["data"].to_string()),
+                })
+                .await;
+            // Who asked may have gone away.
+            sender.send(answer).ok();
+        });
+        let answer = answer.await.map_err(|_| Problem::new(ProblemKind::Overloaded, "the hub is stopping"))?;
+        let error = match &answer.result {
+            crate::retry::AttemptResult::Delivered { .. } => None,
+            crate::retry::AttemptResult::Failed { message, .. } => Some(message.clone()),
+        };
+        Ok(serde_json::json!({
+            "event_id": event_id,
+            "delivered": error.is_none(),
+            "outcome": answer.result.as_str(),
+            "status": answer.status,
+            "latency_ms": answer.latency_ms,
+            "error": error,
+            "response_snippet": answer.snippet,
+        }))
+    }
+}
