@@ -111,7 +111,9 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
-        Command::Bench(args) => Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?),
+        Command::Bench(args) => {
+            Ok(crate::bench::run(crate::bench::BenchArgs { json: output == Output::Json, ..args })?)
+        }
         Command::Completions { shell } => completions(output, shell),
     }
 }
@@ -134,6 +136,13 @@ fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failur
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
     output.line(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
+pub(crate) fn say_once(text: &str) {
+    use std::io::Write as _;
+    // Without a terminal nobody is there to read it; the file has it.
+    writeln!(std::io::stdout(), "{text}").ok();
 }
 
 #[cfg(test)]
@@ -178,11 +187,4 @@ mod tests {
             assert_eq!(cli.target.data_dir.as_deref(), Some(std::path::Path::new("/d")));
         }
     }
-}
-
-/// Writes a line to standard output, which is not the log: for what an operator sees once, such as a new admin token.
-pub(crate) fn say_once(text: &str) {
-    use std::io::Write as _;
-    // Without a terminal nobody is there to read it; the file has it.
-    writeln!(std::io::stdout(), "{text}").ok();
 }

@@ -108,9 +108,11 @@ impl Fields {
     /// When a field is left over.
     pub fn finish(self) -> Result<(), Problem> {
         let Some((name, value)) = self.map.into_iter().next() else { return Ok(()) };
-        let near = self.known.iter().filter(|known| strsim::jaro_winkler(known, &name) > 0.8).max_by(|a, b| {
-            strsim::jaro_winkler(a, &name).total_cmp(&strsim::jaro_winkler(b, &name))
-        });
+        let near = self
+            .known
+            .iter()
+            .filter(|known| strsim::jaro_winkler(known, &name) > 0.8)
+            .max_by(|a, b| strsim::jaro_winkler(a, &name).total_cmp(&strsim::jaro_winkler(b, &name)));
         let limit = match near {
             Some(known) => format!("unknown field; did you mean `{known}`?"),
             None => format!("unknown field; known are {}", self.known.join(", ")),

@@ -34,7 +34,12 @@ async fn next(payload: &mut Payload, timeout: Duration) -> Result<Option<Bytes>,
 }
 
 /// The whole body.
-pub(crate) async fn read(app: &App, request: &HttpRequest, payload: &mut Payload, limit: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read(
+    app: &App,
+    request: &HttpRequest,
+    payload: &mut Payload,
+    limit: usize,
+) -> Result<Bytes, Problem> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<usize>().ok());
     if let Some(declared) = declared.filter(|declared| *declared > limit) {
         return Err(too_large(limit, format_args!("{declared} bytes")));

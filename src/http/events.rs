@@ -145,8 +145,7 @@ pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String
 /// `GET /v1/events`
 pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
     let principal = authorize(&app, &request, Scope::Read)?;
-    let known =
-        ["org", "type", "source", "aggregate_type", "aggregate_id", "from", "to", "cursor", "limit"];
+    let known = ["org", "type", "source", "aggregate_type", "aggregate_id", "from", "to", "cursor", "limit"];
     let params = Params::read(&request, &known)?;
     let pattern = |text: &str| {
         TypePattern::parse(text).map_err(|problem| {

@@ -1,8 +1,8 @@
 //! Health, readiness, version, metrics (OBS-1, OBS-4). No key is needed: they tell nothing of any tenant.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::HttpResponse;
 use serde_json::json;
 
 use super::Shared;

@@ -115,7 +115,9 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
             .service(web::resource("/v1/admin/consumers").get(admin::consumers).default_service(other()))
             .service(web::resource("/v1/admin/breakers").get(admin::breakers).default_service(other()))
             .service(
-                web::resource("/v1/admin/breakers/{id}/{command}").post(admin::command_breaker).default_service(other()),
+                web::resource("/v1/admin/breakers/{id}/{command}")
+                    .post(admin::command_breaker)
+                    .default_service(other()),
             )
             .service(web::resource("/v1/admin/faults/{fault}").post(admin::inject_fault).default_service(other()));
     }

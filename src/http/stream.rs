@@ -166,8 +166,7 @@ mod tests {
 
     #[test]
     fn pieces_become_lines_and_a_long_line_holds_no_memory() {
-        let mut cutter =
-            Cutter { buffer: BytesMut::new(), skipping: false, line_bytes_max: 8, lines: VecDeque::new() };
+        let mut cutter = Cutter { buffer: BytesMut::new(), skipping: false, line_bytes_max: 8, lines: VecDeque::new() };
         for piece in ["{}\n\n {", "\"a\":1}", "\n", &"x".repeat(100), &"x".repeat(100), "\n[]"] {
             cutter.push(piece.as_bytes());
             assert!(cutter.buffer.len() <= 10);

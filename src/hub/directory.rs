@@ -18,10 +18,10 @@ use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::SharedRandom;
 use crate::handler::HandlerActor;
-use crate::inbox::actor::{ConsumerSpec, InboxActor, InboxParts, Notice, Totals};
+use crate::inbox::actor::{ConsumerSpec, InboxActor, InboxParts, NoticeTaker, Totals};
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::messages::Deliverer;
+use crate::inbox::messages::{Deliverer, DelivererSlot};
 use crate::metrics::Metrics;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
@@ -58,7 +58,7 @@ pub struct DirectoryParts {
     /// Idle for this long, actors end.
     pub idle_after: Duration,
     /// Called with what the hub must do about a consumer.
-    pub notice: Arc<dyn Fn(&ConsumerId, Notice) + Send + Sync>,
+    pub notice: NoticeTaker,
 }
 
 /// How a consumer is served.
@@ -79,7 +79,7 @@ pub struct Consumer {
     pub totals: Arc<Totals>,
     /// How it is served.
     pub service: Service,
-    deliver: Arc<ArcSwap<Option<Arc<dyn Deliverer>>>>,
+    deliver: Arc<DelivererSlot>,
     running: Mutex<Option<Running>>,
     handler: Mutex<Option<Handle<HandlerActor>>>,
 }
@@ -282,8 +282,7 @@ impl Directory {
             report_every: parts.report_every,
             idle_after: parts.idle_after,
         };
-        let inbox =
-            supervise(arbiter, ActorKind::Inbox, &parts.health, move || InboxActor::new(inbox_parts.clone()));
+        let inbox = supervise(arbiter, ActorKind::Inbox, &parts.health, move || InboxActor::new(inbox_parts.clone()));
         Some(Running { inbox, calling })
     }
 }

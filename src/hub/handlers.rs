@@ -32,11 +32,7 @@ pub struct HandlerRecord {
 }
 
 /// The settings of a consumer of in-process handlers.
-pub(super) fn spec(
-    record: &HandlerRecord,
-    settings: &OutboxSettings,
-    inbox: &crate::config::Inbox,
-) -> ConsumerSpec {
+pub(super) fn spec(record: &HandlerRecord, settings: &OutboxSettings, inbox: &crate::config::Inbox) -> ConsumerSpec {
     ConsumerSpec {
         kind: ConsumerKind::Handler,
         filter: Arc::new(EventFilter { event_types: record.event_types.clone(), ..EventFilter::default() }),

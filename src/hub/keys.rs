@@ -8,9 +8,9 @@ use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::ground::context::WriteContext;
 use super::documents::Documents;
 use crate::ground::clock::UnixMs;
+use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
 use crate::ground::ids::prefixed;
@@ -170,7 +170,8 @@ impl Keys {
         };
         fields.finish()?;
         let names = names.filter(|names| !names.is_empty());
-        let names = names.ok_or_else(|| Problem::field("scopes", format!("at least one of {SCOPE_WORDS}"), "nothing"))?;
+        let names =
+            names.ok_or_else(|| Problem::field("scopes", format!("at least one of {SCOPE_WORDS}"), "nothing"))?;
         let mut scopes: Vec<Scope> = Vec::with_capacity(names.len());
         for (at, name) in names.into_iter().enumerate() {
             let scope = serde_json::from_value(serde_json::Value::String(name.clone()))

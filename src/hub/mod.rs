@@ -248,7 +248,11 @@ impl Hub {
         let backlog_ok = ledger < LEDGER_BACKLOG_UNREADY;
         vec![
             Component { name: "process", ok: !stopping, detail: if stopping { "stopping" } else { "running" }.into() },
-            Component { name: "store", ok: available, detail: if available { "open" } else { "being reopened" }.into() },
+            Component {
+                name: "store",
+                ok: available,
+                detail: if available { "open" } else { "being reopened" }.into(),
+            },
             Component { name: "disk", ok: free >= floor, detail: format!("{free} bytes free, floor {floor}") },
             Component {
                 name: "actors",
@@ -256,7 +260,10 @@ impl Hub {
                 detail: if degraded.is_empty() {
                     if core_up { "running".into() } else { "being restarted".into() }
                 } else {
-                    format!("restarted too often: {}", degraded.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", "))
+                    format!(
+                        "restarted too often: {}",
+                        degraded.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ")
+                    )
                 },
             },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },

@@ -298,7 +298,9 @@ async fn keep_house(hub: Weak<Inner>, mut noticed: mpsc::UnboundedReceiver<(Cons
                 let id = consumer.as_str();
                 match hub.set_webhook_status(id, None, WebhookStatus::Disabled, reason, context).await {
                     Ok(_) => tracing::warn!(webhook = id, "the endpoint is gone; the webhook is disabled"),
-                    Err(problem) => tracing::error!(webhook = id, %problem, "a webhook that is gone could not be disabled"),
+                    Err(problem) => {
+                        tracing::error!(webhook = id, %problem, "a webhook that is gone could not be disabled")
+                    }
                 }
             }
         }

@@ -23,7 +23,9 @@ use crate::supervise::PanicNow;
 fn state_json(id: &str, state: &BreakerState, probes: usize) -> Value {
     let (until, times_opened) = match state {
         BreakerState::Open { until, times_opened } => (Some(*until), *times_opened),
-        BreakerState::Closed { times_opened, .. } | BreakerState::HalfOpen { times_opened, .. } => (None, *times_opened),
+        BreakerState::Closed { times_opened, .. } | BreakerState::HalfOpen { times_opened, .. } => {
+            (None, *times_opened)
+        }
         BreakerState::ForcedOpen | BreakerState::Disabled => (None, 0),
     };
     json!({
@@ -82,10 +84,10 @@ impl Hub {
             .ask(Instruct(command))
             .await
             .map_err(|_| Problem::new(ProblemKind::Overloaded, "the breaker is being restarted"))?;
-        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled) {
-            if let Some(inbox) = self.inner.directory.running(&consumer) {
-                inbox.hint(Wake);
-            }
+        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled)
+            && let Some(inbox) = self.inner.directory.running(&consumer)
+        {
+            inbox.hint(Wake);
         }
         Ok(state_json(id, &view.state, view.probes))
     }

@@ -262,12 +262,7 @@ impl Hub {
     ///
     /// # Errors
     /// When the cursor is none of ours or the store fails.
-    pub fn attempts(
-        &self,
-        consumer: &ConsumerId,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Value>, Problem> {
+    pub fn attempts(&self, consumer: &ConsumerId, cursor: Option<&str>, limit: usize) -> Result<Page<Value>, Problem> {
         let (mut before, mut skip) = match cursor {
             Some(text) => attempts_cursor(text).ok_or_else(|| bad_cursor(text))?,
             None => (PageKey::MAX, 0),

@@ -26,9 +26,7 @@ use crate::router::messages::{Subscribe, Unsubscribe};
 use crate::store::EventLog as _;
 use crate::webhook::delivery::{Caller, Target};
 use crate::webhook::outbound::Answer;
-use crate::webhook::record::{
-    WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
-};
+use crate::webhook::record::{WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new};
 use crate::webhook::sign::SigningKey;
 
 /// Most webhooks of a hub.

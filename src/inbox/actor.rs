@@ -16,8 +16,8 @@ use arc_swap::ArcSwap;
 use super::catch_up::{Chunk, LogReader, blocking};
 use super::ledger::{Ledger, Session};
 use super::messages::{
-    Answers, Deferred, Deliver, Deliverer, Detached, InboxView, Inspect, Offer, Publish, Quiesce, Reconfigure, Renew,
-    Settled, Ticket, Wake,
+    Answers, Deferred, Deliver, DelivererSlot, Detached, InboxView, Inspect, Offer, Publish, Quiesce, Reconfigure,
+    Renew, Settled, Ticket, Wake,
 };
 use super::state::{Claim, Hold, Illegal, InboxRules, InboxState, Offered, RowChange, Settlement};
 use crate::event::envelope::Event;
@@ -104,6 +104,9 @@ pub enum Notice {
     Gone,
 }
 
+/// Takes what the hub must do about a consumer.
+pub type NoticeTaker = Arc<dyn Fn(&ConsumerId, Notice) + Send + Sync>;
+
 /// What an inbox works with.
 #[derive(Clone)]
 pub struct InboxParts {
@@ -122,9 +125,9 @@ pub struct InboxParts {
     /// The router.
     pub router: RouterLink,
     /// Who takes the deliveries; none while an in-process handler is not registered.
-    pub deliver: Arc<ArcSwap<Option<Arc<dyn Deliverer>>>>,
+    pub deliver: Arc<DelivererSlot>,
     /// Called with what the hub must do.
-    pub notice: Arc<dyn Fn(&ConsumerId, Notice) + Send + Sync>,
+    pub notice: NoticeTaker,
     /// Series.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -515,7 +518,7 @@ impl InboxActor {
         let now = self.now();
         for claim in claims {
             // The lease began before the event was read; a claim that has run out meanwhile is not given out.
-            if !self.state.as_mut().is_some_and(|state| state.renew(claim.seq, claim.epoch, now).is_ok()) {
+            if self.state.as_mut().is_none_or(|state| state.renew(claim.seq, claim.epoch, now).is_err()) {
                 continue;
             }
             match events.remove(&claim.seq) {
@@ -597,11 +600,12 @@ impl InboxActor {
         let mut ops = Vec::new();
         if let Some((kind, status, message)) = failure {
             self.log_failure(&record, kind, &settlement);
-            if settlement == Settlement::GivenUp && self.spec.dead_letters {
-                if let Some(event) = &event {
-                    let dead = self.dead_letter(event, kind, status, message, &record, first_attempt, now);
-                    ops.push(StateOp::PutDeadLetter(Box::new(dead)));
-                }
+            if settlement == Settlement::GivenUp
+                && self.spec.dead_letters
+                && let Some(event) = &event
+            {
+                let dead = self.dead_letter(event, kind, status, message, &record, first_attempt, now);
+                ops.push(StateOp::PutDeadLetter(Box::new(dead)));
             }
             if kind == FailureKind::Gone {
                 (self.parts.notice)(&self.parts.consumer, Notice::Gone);
@@ -992,8 +996,8 @@ impl Handler<Publish> for InboxActor {
 
     fn handle(&mut self, _: Publish, _: &mut Self::Context) -> Self::Result {
         self.write_page();
-        let told = self.session.commit_told(Vec::new());
-        Box::pin(async move { told.await.unwrap_or(Err(StoreError::Unavailable)) })
+        let session = self.session.clone();
+        Box::pin(async move { session.drained().await })
     }
 }
 

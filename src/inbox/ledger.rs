@@ -24,8 +24,13 @@ const STORE_PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     generation: u64,
     ops: Vec<StateOp>,
+    waiting: Option<Waiting>,
+}
+
+/// Somebody waits for the commit of an entry.
+struct Waiting {
     durability: Durability,
-    done: Option<oneshot::Sender<Result<(), StoreError>>>,
+    done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// A handle on the ledger's thread.
@@ -94,7 +99,7 @@ impl Session {
     /// Hands operations in. They are committed after everything handed in before, together or not at all.
     pub fn commit(&self, ops: Vec<StateOp>) {
         if !ops.is_empty() {
-            self.enqueue(ops, Durability::Ordered, None);
+            self.enqueue(ops, None);
         }
     }
 
@@ -103,17 +108,7 @@ impl Session {
     /// # Errors
     /// When the store failed; whether they were committed is then unknown.
     pub async fn commit_synced(&self, ops: Vec<StateOp>) -> Result<(), StoreError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Durability::Synced, Some(sender));
-        answer.await.unwrap_or(Err(StoreError::Unavailable))
-    }
-
-    /// Hands operations in; the answer comes when they, and everything handed in before, can be read from the store.
-    #[must_use]
-    pub fn commit_told(&self, ops: Vec<StateOp>) -> oneshot::Receiver<Result<(), StoreError>> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(ops, Durability::Ordered, Some(sender));
-        answer
+        self.enqueue_and_wait(ops, Durability::Synced).await
     }
 
     /// Waits until everything that was handed in before, by whomever, can be read from the store. A new life of an actor
@@ -138,14 +133,9 @@ impl Session {
         self.generation != self.ledger.shared.generation.load(Ordering::Acquire)
     }
 
-    fn enqueue(
-        &self,
-        ops: Vec<StateOp>,
-        durability: Durability,
-        done: Option<oneshot::Sender<Result<(), StoreError>>>,
-    ) {
+    fn enqueue(&self, ops: Vec<StateOp>, waiting: Option<Waiting>) {
         self.ledger.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.ledger.queue.send(Entry { generation: self.generation, ops, durability, done }).is_err() {
+        if self.ledger.queue.send(Entry { generation: self.generation, ops, waiting }).is_err() {
             tracing::error!("the ledger's thread has ended; consumer state is not written");
         }
     }
@@ -203,14 +193,15 @@ impl Keeper {
             let current = self.shared.generation.load(Ordering::Acquire);
             let live = || group.iter().filter(|entry| entry.generation == current);
             let ops = live().flat_map(|entry| entry.ops.iter().cloned()).collect();
-            let synced = live().any(|entry| entry.durability == Durability::Synced);
+            let synced =
+                live().filter_map(|entry| entry.waiting.as_ref()).any(|one| one.durability == Durability::Synced);
             let durability = if synced { Durability::Synced } else { Durability::Ordered };
             match self.state.commit(ops, durability) {
                 // Reopened in between: on which side the commit fell is unknown, so the sessions are void.
                 Ok(()) if (self.store_generation)() != store => {}
                 Ok(()) => {
                     for entry in group {
-                        let Some(waiting) = entry.done else { continue };
+                        let Some(waiting) = entry.waiting else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
                         waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();

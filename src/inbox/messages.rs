@@ -162,6 +162,9 @@ impl Renewal {
     }
 }
 
+/// The place of a deliverer: none while an in-process handler is not registered.
+pub type DelivererSlot = arc_swap::ArcSwap<Option<Arc<dyn Deliverer>>>;
+
 /// Whoever takes the deliveries of a consumer.
 pub trait Deliverer: Send + Sync {
     /// Takes work in. What it cannot take it drops, and the tickets give the claims back.

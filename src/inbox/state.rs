@@ -432,12 +432,11 @@ impl InboxState {
                 self.set_aside(seq, RowState::Retry { due_at }, Some(error))
             }
         };
-        match self.items.get(&seq).map(|item| item.key) {
-            Some(key) => match self.lane_of(key) {
+        if let Some(key) = self.items.get(&seq).map(|item| item.key) {
+            match self.lane_of(key) {
                 Some(lane) => self.refresh_lane(lane),
                 None => self.refresh(seq),
-            },
-            None => {}
+            }
         }
         Ok(change)
     }
@@ -506,17 +505,17 @@ impl InboxState {
             return;
         }
         let (mut start, mut end) = (seq, seq);
-        if let Some((&before_start, &before_end)) = self.ahead.range(..=seq).next_back() {
-            if self.window.range(before_end.min(seq)..seq).next().is_none() {
-                start = before_start;
-                end = end.max(before_end);
-            }
+        if let Some((&before_start, &before_end)) = self.ahead.range(..=seq).next_back()
+            && self.window.range(before_end.min(seq)..seq).next().is_none()
+        {
+            start = before_start;
+            end = end.max(before_end);
         }
-        if let Some((&after_start, &after_end)) = self.ahead.range(seq.next()..).next() {
-            if self.window.range(seq..after_start).next().is_none() {
-                end = end.max(after_end);
-                self.ahead.remove(&after_start);
-            }
+        if let Some((&after_start, &after_end)) = self.ahead.range(seq.next()..).next()
+            && self.window.range(seq..after_start).next().is_none()
+        {
+            end = end.max(after_end);
+            self.ahead.remove(&after_start);
         }
         self.ahead.insert(start, end);
     }

@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::guard::AddressPolicy;
 use crate::event::envelope::BodyFormat;
 use crate::event::filter::{EventFilter, TypePattern};
+use crate::ground::context::{WriteContext, scoped_org};
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
 use crate::ground::ids::Seq;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
-use crate::ground::context::{WriteContext, scoped_org};
 use crate::inbox::state::Ordering;
 use crate::retry::RetryPolicy;
 
@@ -29,8 +29,20 @@ const HEADER_CHARS_MAX: usize = 1_024;
 pub const CONCURRENCY_MAX: u64 = 512;
 /// Headers that the hub or HTTP sets.
 const RESERVED_HEADERS: &[&str] = &[
-    "host", "content-length", "content-type", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp",
-    "webhook-signature", "traceparent", "upgrade", "te", "trailer", "expect", "proxy-authorization",
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "traceparent",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "proxy-authorization",
 ];
 
 /// Whether a webhook gets events.
@@ -113,7 +125,8 @@ impl WebhookRecord {
     /// The webhook as clients see it. Header values are not shown: they may be credentials.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let WebhookSettings { url, filter, ordering, format, headers, concurrency, retry, description } = &self.settings;
+        let WebhookSettings { url, filter, ordering, format, headers, concurrency, retry, description } =
+            &self.settings;
         serde_json::json!({
             "id": self.id,
             "url": url,
@@ -183,11 +196,7 @@ fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Prob
 }
 
 /// The parts that can be set when a webhook is made and when it is changed.
-fn shared(
-    fields: &mut Fields,
-    settings: &mut WebhookSettings,
-    policy: &AddressPolicy,
-) -> Result<(), Problem> {
+fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressPolicy) -> Result<(), Problem> {
     if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
         settings.url = policy.check_url(&url)?.to_string();
     }
@@ -198,7 +207,9 @@ fn shared(
         match fields.sent(name) {
             None => {}
             Some(Value::Null) => *place = None,
-            Some(Value::String(text)) if !text.is_empty() && text.chars().count() <= SCOPE_CHARS_MAX => *place = Some(text),
+            Some(Value::String(text)) if !text.is_empty() && text.chars().count() <= SCOPE_CHARS_MAX => {
+                *place = Some(text)
+            }
             Some(other) => {
                 return Err(Problem::field(name, format!("a text of 1 to {SCOPE_CHARS_MAX} characters"), other));
             }
@@ -277,16 +288,16 @@ pub fn read_change(
     policy: &AddressPolicy,
 ) -> Result<WebhookSettings, Problem> {
     let mut settings = before.clone();
-    if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")? {
-        if ordering != before.ordering {
-            let limit = "cannot be changed while events may be under way; make another webhook";
-            return Err(Problem::field("ordering", limit, format!("{ordering:?}").to_lowercase()));
-        }
+    if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")?
+        && ordering != before.ordering
+    {
+        let limit = "cannot be changed while events may be under way; make another webhook";
+        return Err(Problem::field("ordering", limit, format!("{ordering:?}").to_lowercase()));
     }
-    if let Some(org) = fields.text("org", SCOPE_CHARS_MAX)? {
-        if Some(&org) != before.filter.org.as_ref() {
-            return Err(Problem::field("org", "cannot be changed", org));
-        }
+    if let Some(org) = fields.text("org", SCOPE_CHARS_MAX)?
+        && Some(&org) != before.filter.org.as_ref()
+    {
+        return Err(Problem::field("org", "cannot be changed", org));
     }
     shared(&mut fields, &mut settings, policy)?;
     fields.finish()?;

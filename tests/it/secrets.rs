@@ -24,7 +24,8 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 #[tokio::test]
 async fn no_secret_is_in_the_log_the_metrics_or_in_clear_on_the_disk() {
     // Everything the hub itself can say.
-    let mut hub = Hub::start_with(&[("LOGGING__LEVEL", "info,tidegate=trace"), ("BREAKER__FAILURE_THRESHOLD", "1000")]).await;
+    let mut hub =
+        Hub::start_with(&[("LOGGING__LEVEL", "info,tidegate=trace"), ("BREAKER__FAILURE_THRESHOLD", "1000")]).await;
     let receiver = Receiver::start();
     let token = hub.admin_token();
     // The token may be shown once, at the very first start.

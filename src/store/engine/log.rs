@@ -189,10 +189,8 @@ fn plan_unit(log: &LogTrees, group: &mut Group, next: &mut Seq, unit: AppendUnit
     for event in events {
         keyed.push((id_key(&event.meta.org, &event.meta.id), event));
     }
-    if atomic {
-        if let Some(answers) = conflicts_of(log, group, &keyed)? {
-            return Ok(answers);
-        }
+    if atomic && let Some(answers) = conflicts_of(log, group, &keyed)? {
+        return Ok(answers);
     }
     let mut answers = Vec::with_capacity(keyed.len());
     for (key, event) in keyed {

@@ -209,7 +209,7 @@ impl Engine {
 
     /// Like [`Engine::check_space`], looked at once in a while; as long as space lacks, every time.
     fn check_space_sometimes(&self) -> Result<(), StoreError> {
-        if self.appends.fetch_add(1, Ordering::Relaxed) % SPACE_CHECK_EVERY != 0 {
+        if !self.appends.fetch_add(1, Ordering::Relaxed).is_multiple_of(SPACE_CHECK_EVERY) {
             return Ok(());
         }
         self.check_space().inspect_err(|_| self.appends.store(0, Ordering::Relaxed))
