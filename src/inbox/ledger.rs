@@ -117,7 +117,13 @@ impl Session {
     /// # Errors
     /// When the store failed or the session is void.
     pub async fn drained(&self) -> Result<(), StoreError> {
-        self.commit_told(Vec::new()).await.unwrap_or(Err(StoreError::Unavailable))
+        self.enqueue_and_wait(Vec::new(), Durability::Ordered).await
+    }
+
+    async fn enqueue_and_wait(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.enqueue(ops, Some(Waiting { durability, done }));
+        answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
     /// Tells the sessions before a failure of the store from those after it: what an actor of one has in memory says
@@ -204,7 +210,7 @@ impl Keeper {
                         let Some(waiting) = entry.waiting else { continue };
                         let live = entry.generation == current;
                         // Whoever asked may have gone; the commit stands all the same.
-                        waiting.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
+                        waiting.done.send(if live { Ok(()) } else { Err(StoreError::Unavailable) }).ok();
                     }
                     return Ok(());
                 }
