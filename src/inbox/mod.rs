@@ -18,3 +18,6 @@ pub mod catch_up;
 pub mod ledger;
 pub mod messages;
 pub mod state;
+
+#[cfg(test)]
+mod actor_tests;
