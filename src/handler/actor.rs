@@ -17,7 +17,7 @@ use super::publish::Publisher;
 use super::registry::{HandlerRegistry, Registered};
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
-use crate::ground::clock::SharedClock;
+use crate::ground::clock::{SharedClock, UnixMs};
 use crate::inbox::actor::ConsumerSpec;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::retry::AttemptResult;
@@ -36,6 +36,8 @@ pub struct HandlerParts {
     pub publisher: Arc<dyn Publisher>,
     /// Time.
     pub clock: SharedClock,
+    /// When the consumer's first handler was registered in this run.
+    pub since: UnixMs,
 }
 
 /// Runs the handlers of one consumer.
@@ -92,7 +94,12 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
 
 /// `HA-4`: a handler that is not registered yet is waited for; one that was removed is not.
 fn without_handlers(parts: &HandlerParts, ticket: Ticket, event: &Event) {
-    match parts.spec.load().filter.decide(&event.meta) {
+    let spec = parts.spec.load();
+    match spec.filter.decide(&event.meta) {
+        Decision::Match if parts.clock.now() >= parts.since.plus_ms(spec.rules.lease_ms) => {
+            tracing::warn!(consumer = %parts.consumer, r#type = event.meta.event_type, event = event.meta.id, "no handler takes this type any more; the event is passed over");
+            ticket.settle(AttemptResult::Delivered { status: 200 }, 0, String::new());
+        }
         Decision::Match => {
             tracing::debug!(consumer = %parts.consumer, r#type = event.meta.event_type, "no handler is registered; the event waits");
             ticket.defer(None);

@@ -9,8 +9,8 @@
 //!   dropped at its next await, nothing is answered, and the inbox counts an attempt with `lease_expired`.
 //! - `HA-3` Another attempt may do better as long as one of the failures may pass; only when every failure is a
 //!   [`HandlerError::Rejected`] is the event given up at once.
-//! - `HA-4` A claim for which no handler is registered is given back untried while the consumer's filter asks for it, and
-//!   settled when it does not: the handler was removed.
+//! - `HA-4` A claim for which no handler is registered is given back untried while the consumer's filter asks for it and
+//!   its handlers are still being registered (for as long as a lease); else it is settled: the handler was removed.
 //!
 //! Nothing here is on disk. After a crash, and after a failed attempt of a consumer with several handlers, events come
 //! again to handlers that have had them: a handler is called at least once. Its effects should be tied to the event's id;

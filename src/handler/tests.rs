@@ -132,6 +132,7 @@ impl Scene {
             spec: Arc::new(ArcSwap::from_pointee(spec)),
             publisher: Arc::clone(&published) as Arc<dyn Publisher>,
             clock: Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>,
+            since: NOW,
         };
         let budget = RestartBudget { restarts_max: 5, window_ms: 1_000, backoff_ms: 0, backoff_cap_ms: 0 };
         let health = Arc::new(Health::new(budget, Arc::clone(&parts.clock)));

@@ -25,7 +25,8 @@ use crate::supervise::{ActorKind, supervise};
 pub struct HandlerRecord {
     /// Its name.
     pub name: String,
-    /// The union of what its handlers asked for when they were last registered.
+    /// Everything its handlers have ever asked for: a program registers them one after the other, and what it has not
+    /// come to yet must not be passed over meanwhile.
     pub event_types: Vec<TypePattern>,
     /// Where the log stood when it was made.
     pub from: Seq,
@@ -78,7 +79,8 @@ impl Publisher for FollowUps {
 impl Hub {
     /// Registers a handler of `consumer` for events of `pattern` (exact, `prefix.*` or `*`). Handlers of one consumer
     /// that match an event run in order of priority, lower first. A consumer that is new gets events from now on; one
-    /// that was known before goes on where it was.
+    /// that was known before goes on where it was. Handlers that a consumer had in an earlier run are waited for as long
+    /// as a lease; events that none of them takes are passed over after that.
     ///
     /// # Errors
     /// When pattern or name do not fit, or the store fails.
@@ -114,6 +116,7 @@ impl Hub {
                 spec: Arc::clone(&known.spec),
                 publisher: Arc::new(FollowUps(Arc::downgrade(inner))),
                 clock: Arc::clone(&inner.clock),
+                since: inner.clock.now(),
             };
             supervise(arbiter, ActorKind::Handler, &inner.health, move || HandlerActor::new(parts.clone()))
         });
@@ -127,8 +130,13 @@ impl Hub {
     /// Keeps what a consumer's handlers ask for. Blocks.
     fn store_handler(&self, name: &str) -> Result<HandlerRecord, Problem> {
         let documents = &self.inner.handler_documents;
-        let event_types = self.inner.handlers.patterns_of(name);
+        let mut event_types = self.inner.handlers.patterns_of(name);
         let stored = documents.get(name)?;
+        if let Some((record, _)) = &stored {
+            event_types.extend(record.event_types.iter().cloned());
+            event_types.sort();
+            event_types.dedup();
+        }
         let (record, revision) = match stored {
             Some((record, _)) if record.event_types == event_types => return Ok(record),
             Some((record, revision)) => (HandlerRecord { event_types, ..record }, Some(revision)),

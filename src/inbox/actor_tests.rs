@@ -278,6 +278,7 @@ impl Disk {
         directory.get_or_init(|| Arc::downgrade(&made));
         let arbiter = Arbiter::current();
         let outbox_parts = OutboxParts {
+            writing: Arc::default(),
             log: Arc::clone(&log),
             state: Arc::clone(&state),
             tail: Arc::clone(&tail),

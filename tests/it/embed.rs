@@ -174,6 +174,7 @@ async fn a_failing_handler_is_tried_again_when_it_is_due_and_then_becomes_a_dead
     }
     wait_standing(&hub, "bad", "ops", "dead_letter", 3).await;
     assert_eq!(calls.attempts_of("bad"), [1, 2, 3]);
+    clock.advance(Duration::from_millis(1));
     publish(&hub, "a.b", "refused").await;
     wait_standing(&hub, "refused", "ops", "dead_letter", 1).await;
 

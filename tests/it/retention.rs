@@ -15,6 +15,8 @@ fn settings(max_consumer_lag_ms: &'static str) -> Vec<(&'static str, &'static st
         ("LOG__MAX_CONSUMER_LAG_MS", max_consumer_lag_ms),
         ("LOG__TAIL_RING_BYTES", "1048576"),
         ("INBOX__CHECKPOINT_MS", "20"),
+        // Where a consumer stands must be told when it moves, not when its inbox ends.
+        ("INBOX__IDLE_MS", "600000"),
     ]
 }
 
@@ -51,17 +53,20 @@ async fn webhook(acme: &Api, receiver: &Receiver) -> String {
 #[tokio::test]
 async fn old_events_go_and_the_disk_stays_bounded() {
     const ROUNDS: usize = 12;
+    const SEGMENTS: usize = 4;
     let mut hub = Hub::start_with(&settings("1000")).await;
     let (acme, admin) = (hub.acme().await.pooled(), hub.admin());
     let mut sizes = Vec::new();
     for round in 1..=ROUNDS {
-        fill(&acme, &format!("r{round}")).await;
+        for part in 1..=SEGMENTS {
+            fill(&acme, &format!("r{round}.{part}")).await;
+        }
         // The newest segment always stays.
-        wait_earliest(&admin, ((round - 1) * SEGMENT + 1) as u64).await;
+        wait_earliest(&admin, ((round * SEGMENTS - 1) * SEGMENT + 1) as u64).await;
         sizes.push(stats(&admin).await["log"]["store_bytes"].as_u64().unwrap());
     }
-    acme.get("/v1/events/r1-0000").await.expect_problem(404, "not-found");
-    acme.get(&format!("/v1/events/r{ROUNDS}-0000")).await.expect(200);
+    acme.get("/v1/events/r1.1-0000").await.expect_problem(404, "not-found");
+    acme.get(&format!("/v1/events/r{ROUNDS}.{SEGMENTS}-0000")).await.expect(200);
     let page = acme.get("/v1/events?limit=1").await.expect(200).json();
     let first = items(&page)[0]["seq"].as_u64().unwrap();
     assert_eq!(Some(first), stats(&admin).await["log"]["earliest"].as_u64());
@@ -75,13 +80,13 @@ async fn old_events_go_and_the_disk_stays_bounded() {
     hub.restart().await;
     let stats = stats(&hub.admin()).await;
     assert_eq!(stats["log"]["earliest"].as_u64(), Some(first), "{stats}");
-    assert_eq!(stats["log"]["head"], ROUNDS * SEGMENT, "{stats}");
+    assert_eq!(stats["log"]["head"], ROUNDS * SEGMENTS * SEGMENT, "{stats}");
     // An id that went with its event is free again; places go on.
     let acme = acme.at(hub.public_address());
-    let again = acme.post("/v1/events", &json!({"id": "r1-0000", "type": "new.news"})).await.expect(202).json();
+    let again = acme.post("/v1/events", &json!({"id": "r1.1-0000", "type": "new.news"})).await.expect(202).json();
     assert_eq!(
         (again["duplicate"].as_bool(), again["seq"].as_u64()),
-        (Some(false), Some((ROUNDS * SEGMENT + 1) as u64))
+        (Some(false), Some((ROUNDS * SEGMENTS * SEGMENT + 1) as u64))
     );
 }
 
