@@ -572,8 +572,12 @@ fn the_fake_fails_as_planned() {
 #[test]
 fn a_nearly_full_disk_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let refused = Engine::open(options(dir.path(), u64::MAX)).expect_err("no disk is as large");
-    assert!(matches!(refused, StoreError::DiskFull { floor: u64::MAX, .. }));
+    let engine = Engine::open(options(dir.path(), u64::MAX)).expect("reading needs no space");
+    for _ in 0..3 {
+        let refused = engine.append(vec![loose(vec![event("e1", "{}")])]).expect_err("no disk is as large");
+        assert!(matches!(refused, StoreError::DiskFull { floor: u64::MAX, .. }));
+    }
+    assert_eq!(engine.head(), Seq::ZERO);
 }
 
 #[test]
