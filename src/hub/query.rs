@@ -25,6 +25,10 @@ const SCAN_EVENTS_MAX: usize = 50_000;
 const CONSUMERS_LISTED_MAX: usize = 1_000;
 /// Pages of attempts looked through for one event and consumer.
 const ATTEMPT_PAGES_MAX: usize = 256;
+/// Pages looked through from the time an event was received on, before the newest ones.
+const ATTEMPT_PAGES_NEAR: usize = 64;
+/// Pages read at once.
+const PAGES_READ: usize = 2;
 /// Dead letters looked at for one page.
 const DEAD_SCAN_MAX: usize = 20_000;
 /// Events received out of order by less than this are still found by a look-up by time.
@@ -247,15 +251,42 @@ impl Hub {
     }
 
     /// The attempts of one event, of those still kept. Blocks.
+    ///
+    /// Most events are tried when they come in, so the search begins there; one that was tried long after (a backlog, a
+    /// late retry) is looked for from the newest attempts back.
     fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
-        let pages = self.inner.engine.attempts(consumer, PageKey::MAX, ATTEMPT_PAGES_MAX);
-        let pages = pages.map_err(|error| store_problem(&error))?;
-        let of_event = pages
-            .into_iter()
-            .take_while(|(key, _)| key.at_ms >= event.received_at.0)
-            .flat_map(|(_, page)| page.attempts)
-            .filter(|attempt| attempt.seq == event.seq);
-        Ok(of_event.collect())
+        let engine = &self.inner.engine;
+        let received_ms = event.received_at.0;
+        let mut found = Vec::new();
+        let mut from_ms = received_ms;
+        for _ in 0..ATTEMPT_PAGES_NEAR / PAGES_READ {
+            let pages = engine.attempts_since(consumer, from_ms, PAGES_READ).map_err(|error| store_problem(&error))?;
+            let read = pages.len();
+            let newest_ms = pages.last().and_then(|page| page.attempts.last()).map(|attempt| attempt.at.0);
+            let attempts = pages.into_iter().flat_map(|page| page.attempts);
+            for attempt in attempts.filter(|attempt| attempt.seq == event.seq) {
+                if !found.contains(&attempt) {
+                    found.push(attempt);
+                }
+            }
+            let settled = found.iter().any(|attempt: &AttemptRecord| attempt.next_try_at.is_none());
+            match newest_ms {
+                Some(newest_ms) if read == PAGES_READ && !settled && newest_ms > from_ms => from_ms = newest_ms,
+                Some(_) | None => break,
+            }
+        }
+        if found.iter().any(|attempt| attempt.next_try_at.is_none()) {
+            return Ok(found);
+        }
+        let pages =
+            engine.attempts(consumer, PageKey::MAX, ATTEMPT_PAGES_MAX).map_err(|error| store_problem(&error))?;
+        let pages = pages.into_iter().take_while(|(key, _)| key.at_ms >= received_ms);
+        for attempt in pages.flat_map(|(_, page)| page.attempts).filter(|attempt| attempt.seq == event.seq) {
+            if !found.contains(&attempt) {
+                found.push(attempt);
+            }
+        }
+        Ok(found)
     }
 
     /// Attempts of a consumer, newest first, from before the cursor (`at.part.index`) back. Blocks.

@@ -336,6 +336,19 @@ impl ConsumerState for FakeStore {
         })
     }
 
+    fn attempts_since(
+        &self,
+        consumer: &ConsumerId,
+        from_ms: u64,
+        pages: usize,
+    ) -> Result<Vec<AttemptPage>, StoreError> {
+        self.look(|content| {
+            let from = (consumer.clone(), PageKey { at_ms: from_ms, part: 0 });
+            let found = content.attempts.range(from..(consumer.clone(), PageKey::MAX)).take(pages);
+            found.map(|(_, page)| page.clone()).collect()
+        })
+    }
+
     fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRecord>, StoreError> {
         self.look(|content| content.dead.get(id).cloned())
     }

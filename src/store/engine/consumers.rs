@@ -295,6 +295,30 @@ impl ConsumerState for Engine {
         })
     }
 
+    fn attempts_since(
+        &self,
+        consumer: &ConsumerId,
+        from_ms: u64,
+        pages: usize,
+    ) -> Result<Vec<AttemptPage>, StoreError> {
+        self.with(|inner| {
+            let first = from_ms - from_ms % ATTEMPTS_TREE_MS;
+            let trees: Vec<Tree> = inner.attempts.lock().trees.range(first..).map(|(_, tree)| tree.clone()).collect();
+            let from = attempts_key(consumer, PageKey { at_ms: from_ms, part: 0 });
+            let to = attempts_key(consumer, PageKey::MAX);
+            let mut out = Vec::new();
+            for tree in trees {
+                for row in tree.range(from.clone()..to.clone()).take(pages - out.len()) {
+                    out.push(decode(ATTEMPTS_VERSION, &row?.1, "attempts")?);
+                }
+                if out.len() >= pages {
+                    break;
+                }
+            }
+            Ok(out)
+        })
+    }
+
     fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRecord>, StoreError> {
         if !is_first_row(id.as_bytes()) {
             return Ok(None);
