@@ -49,7 +49,7 @@ use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::outbox::{Append, Gate, OutboxActor, Tail};
+use crate::outbox::{Append, Gate, Intake, NotTaken, OutboxActor, Tail};
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
@@ -78,6 +78,7 @@ struct Inner {
     tail: Arc<Tail>,
     ledger: Ledger,
     outbox: Handle<OutboxActor>,
+    intake: Arc<Intake>,
     router: Handle<RouterActor>,
     directory: Arc<Directory>,
     handlers: Arc<HandlerRegistry>,
@@ -177,9 +178,10 @@ impl Hub {
         };
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
-        if inner.outbox.tell(Append { unit, permit, reply }).is_err() {
-            return Err(Problem::new(ProblemKind::Overloaded, "the outbox is being restarted"));
-        }
+        inner
+            .intake
+            .append(Append { unit, permit, reply })
+            .map_err(|error: NotTaken| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
         let answers = match answer.await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(store_problem(&error)),

@@ -27,7 +27,7 @@ use crate::inbox::actor::Notice;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::outbox::{Gate, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
@@ -235,6 +235,7 @@ impl Hub {
         .map_err(HubError::Threads)?;
         directory.set_ledger(ledger.clone());
 
+        let intake = Arc::new(Intake::new(settings.get().enabled));
         let outbox_parts = OutboxParts {
             log: Arc::clone(&log),
             state: Arc::clone(&state),
@@ -249,7 +250,7 @@ impl Hub {
                 attempts_ms: config.delivery.attempts_retention_ms,
                 dead_letters_ms: config.delivery.dead_letter_retention_ms,
             },
-            enabled: settings.get().enabled,
+            intake: Arc::clone(&intake),
             writing: Arc::default(),
         };
         let outbox =
@@ -294,6 +295,7 @@ impl Hub {
             tail,
             ledger,
             outbox,
+            intake,
             router,
             directory,
             handlers: HandlerRegistry::new(),

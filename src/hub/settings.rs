@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use super::{Documents, Hub};
 use crate::config::OutboxSettings;
 use crate::ground::error::Problem;
-use crate::outbox::SetEnabled;
 
 const KEY: &str = "outbox";
 
@@ -57,7 +56,7 @@ impl Hub {
     /// When a key is unknown or a value out of its range, or the store fails; nothing has changed then.
     pub fn patch_settings(&self, changes: &Map<String, Value>) -> Result<OutboxSettings, Problem> {
         let changed = self.inner.settings.patch(changes)?;
-        self.inner.outbox.hint(SetEnabled(changed.enabled));
+        self.inner.intake.set_enabled(changed.enabled);
         self.reconfigure_handlers();
         Ok(changed)
     }

@@ -292,7 +292,7 @@ impl Disk {
                 attempts_ms: u64::MAX,
                 dead_letters_ms: u64::MAX,
             },
-            enabled: true,
+            intake: Arc::new(crate::outbox::Intake::new(true)),
         };
         let outbox = supervise(&arbiter, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
         let router_parts = RouterParts {

@@ -1,39 +1,18 @@
-//! The outbox actor: takes appends, owns the writer thread and the retention of the log.
+//! The outbox actor: owns the queue of appends, the writer thread and the retention of the log.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
 
-use super::gate::Permit;
+use super::intake::Intake;
 use super::tail::Tail;
 use super::writer::{GroupLimits, Writer};
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::ids::Seq;
 use crate::metrics::Metrics;
-use crate::store::{AppendUnit, Appended, ConsumerState, EventLog, StoreError};
-
-/// Appends a unit. The permit frees its share of the gate when the unit is done with.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Append {
-    /// The events.
-    pub unit: AppendUnit,
-    /// The share of the gate.
-    pub permit: Permit,
-    /// Where the receipts go, after the sync. Dropped without an answer when the outcome is unknown.
-    pub reply: oneshot::Sender<AppendReply>,
-}
-
-/// One receipt per event of the unit, or why there is none.
-pub type AppendReply = Result<Vec<Appended>, StoreError>;
-
-/// Opens or closes the outbox for appends (`outbox.enabled`).
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct SetEnabled(pub bool);
+use crate::store::{ConsumerState, EventLog, StoreError};
 
 /// Drops what retention allows to drop, given the lowest position that a consumer still needs.
 #[derive(Clone, Copy, Debug, Message)]
@@ -75,8 +54,8 @@ pub struct OutboxParts {
     pub group_events_max: usize,
     /// What retention does.
     pub retention: RetentionRules,
-    /// Whether appends are taken at the start.
-    pub enabled: bool,
+    /// Where appends come from.
+    pub intake: Arc<Intake>,
     /// Held by the writer thread as long as it lives (OB-4); shared by every life of the actor.
     pub writing: Arc<Mutex<()>>,
 }
@@ -84,22 +63,19 @@ pub struct OutboxParts {
 /// Most bytes of a group, besides at least one unit.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// Takes appends in.
+/// Keeps the writer running, and the log within its retention.
 pub struct OutboxActor {
     parts: OutboxParts,
-    enabled: bool,
-    writer: Option<mpsc::UnboundedSender<Append>>,
 }
 
 impl OutboxActor {
     /// An outbox without its thread, which is made when the actor starts.
     #[must_use]
     pub fn new(parts: OutboxParts) -> Self {
-        let enabled = parts.enabled;
-        Self { parts, enabled, writer: None }
+        Self { parts }
     }
 
-    fn start_writer(&mut self) {
+    fn start_writer(&self) {
         let writer = Writer {
             log: Arc::clone(&self.parts.log),
             tail: Arc::clone(&self.parts.tail),
@@ -108,11 +84,16 @@ impl OutboxActor {
             limits: GroupLimits { events: self.parts.group_events_max, bytes: GROUP_BYTES_MAX },
             alone: Arc::clone(&self.parts.writing),
         };
-        let (sender, queue) = mpsc::unbounded_channel();
-        match std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queue)) {
-            Ok(_) => self.writer = Some(sender),
-            Err(error) => tracing::error!(%error, "no thread for the log writer; trying again in a second"),
+        let queue = self.parts.intake.begin();
+        if let Err(error) = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queue)) {
+            tracing::error!(%error, "no thread for the log writer; trying again in a second");
         }
+    }
+}
+
+impl Drop for OutboxActor {
+    fn drop(&mut self) {
+        self.parts.intake.end();
     }
 }
 
@@ -122,33 +103,10 @@ impl Actor for OutboxActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.start_writer();
         ctx.run_interval(Duration::from_secs(1), |outbox, _| {
-            if outbox.writer.as_ref().is_none_or(mpsc::UnboundedSender::is_closed) {
+            if !outbox.parts.intake.has_writer() {
                 outbox.start_writer();
             }
         });
-    }
-}
-
-impl Handler<Append> for OutboxActor {
-    type Result = ();
-
-    fn handle(&mut self, append: Append, _: &mut Self::Context) {
-        if !self.enabled {
-            append.reply.send(Err(StoreError::Unavailable)).ok();
-            return;
-        }
-        if let Some(writer) = &self.writer {
-            // When the thread has gone, the reply is dropped with the message: no receipt.
-            writer.send(append).ok();
-        }
-    }
-}
-
-impl Handler<SetEnabled> for OutboxActor {
-    type Result = ();
-
-    fn handle(&mut self, SetEnabled(enabled): SetEnabled, _: &mut Self::Context) {
-        self.enabled = enabled;
     }
 }
 

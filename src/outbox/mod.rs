@@ -1,7 +1,7 @@
 //! The outbox: the way into the log.
 //!
-//! A front door hands [`Append`] to the actor; one writer thread takes what has queued while the last sync ran, commits
-//! it as one group, and only then answers. After the sync the new events are put into the [`Tail`], where the router
+//! A front door puts [`Append`] into the actor's [`Intake`]; one writer thread takes what has queued while the last sync
+//! ran, commits it as one group, and only then answers. After the sync the new events are put into the [`Tail`], where the router
 //! finds them without reading the store.
 //!
 //! - `OB-1` A receipt is sent only after the sync of the group that holds the event.
@@ -13,9 +13,11 @@
 
 mod actor;
 mod gate;
+mod intake;
 mod tail;
 mod writer;
 
-pub use actor::{Append, AppendReply, OutboxActor, OutboxParts, Retain, RetentionRules, SetEnabled};
+pub use actor::{OutboxActor, OutboxParts, Retain, RetentionRules};
 pub use gate::{Gate, Permit};
+pub use intake::{Append, AppendReply, Intake, NotTaken};
 pub use tail::Tail;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::actor::Append;
+use super::intake::Append;
 use super::tail::Tail;
 use crate::ground::clock::SharedClock;
 use crate::metrics::Metrics;
-use crate::store::{AppendUnit, Appended, EventLog, StoreError};
+use crate::store::{Appended, EventLog, StoreError};
 
 /// What a group may hold at most, besides at least one unit.
 #[derive(Clone, Copy, Debug)]
@@ -91,12 +91,5 @@ impl Writer {
         }
         let took_ns = self.clock.monotonic_ns().saturating_sub(started_ns);
         self.metrics.commit_seconds.observe(took_ns as f64 / 1e9);
-    }
-}
-
-impl Append {
-    fn bytes(&self) -> usize {
-        let AppendUnit { events, atomic: _ } = &self.unit;
-        events.iter().map(|event| event.record().len()).sum()
     }
 }
