@@ -11,7 +11,7 @@ use super::{Engine, Inner};
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
 use crate::ground::ids::Seq;
-use crate::store::log_record::{self, Prepared};
+use crate::store::log_record::{self, Digest, Prepared};
 use crate::store::{AppendUnit, Appended, DroppedSegment, EventLog, ReadLimits, SegmentInfo, StoreError};
 
 /// Registry key of the first position that may still be read.
@@ -83,7 +83,7 @@ impl LogTrees {
     }
 
     /// The first event that had this dedup key, newest segments first.
-    fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, [u8; 16])>, StoreError> {
+    fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, Digest)>, StoreError> {
         let segments = self.segments.read();
         for one in segments.iter().rev() {
             if let Some(found) = one.look_up(key)? {
@@ -169,7 +169,7 @@ fn fate(log: &LogTrees, group: &Group, key: &[u8], event: &Prepared) -> Result<F
     }
 }
 
-fn same_event(event: &Prepared, other_body: &[u8], other_digest: &[u8; 16]) -> bool {
+fn same_event(event: &Prepared, other_body: &[u8], other_digest: &Digest) -> bool {
     event.digest == *other_digest || same_json(event.body(), other_body)
 }
 
@@ -239,9 +239,9 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
     let first = log.head().next();
     if !group.events.is_empty() {
         segment.tree.apply_batch(std::mem::take(&mut group.rows))?;
+        super::collect_garbage(group.events.len() * 2);
         engine.planned_fault()?;
         inner.sync()?;
-        super::collect_garbage(group.events.len() * 2);
         let newest_ms = group.events.iter().map(|event| event.received_at.0).max().unwrap_or(0);
         segment.added(next.prev(), group.bytes, newest_ms, group.keys.keys().map(Vec::as_slice));
         log.head.store(next.prev().0, Ordering::Release);

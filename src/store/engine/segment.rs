@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ground::codec;
 use crate::ground::ids::Seq;
-use crate::store::log_record::{self, Joiner};
+use crate::store::log_record::{self, DIGEST_BYTES, Digest, Joiner};
 use crate::store::{SegmentInfo, StoreError};
 
 /// Version of [`Seal`].
@@ -63,17 +63,17 @@ pub(super) fn id_key(org: &str, id: &str) -> Vec<u8> {
 }
 
 /// A dedup row: position and digest.
-pub(super) fn id_value(seq: Seq, digest: &[u8; 16]) -> [u8; 24] {
-    let mut value = [0; 24];
+pub(super) fn id_value(seq: Seq, digest: &Digest) -> [u8; 8 + DIGEST_BYTES] {
+    let mut value = [0; 8 + DIGEST_BYTES];
     value[..8].copy_from_slice(&seq.to_key());
     value[8..].copy_from_slice(digest);
     value
 }
 
 /// Reads a dedup row.
-pub(super) fn read_id_value(value: &[u8]) -> Option<(Seq, [u8; 16])> {
+pub(super) fn read_id_value(value: &[u8]) -> Option<(Seq, Digest)> {
     let seq = value.get(..8)?.try_into().ok()?;
-    let digest = value.get(8..24)?.try_into().ok()?;
+    let digest = value.get(8..8 + DIGEST_BYTES)?.try_into().ok()?;
     Some((Seq(u64::from_be_bytes(seq)), digest))
 }
 
@@ -159,7 +159,7 @@ impl Segment {
     }
 
     /// The dedup row of this key, if it is in this segment.
-    pub(super) fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, [u8; 16])>, StoreError> {
+    pub(super) fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, Digest)>, StoreError> {
         if !self.content.lock().filter.contains(key) {
             return Ok(None);
         }
