@@ -13,10 +13,11 @@ use super::messages::{
 };
 use crate::event::envelope::Event;
 use crate::ground::ids::{ConsumerId, Seq};
-use crate::inbox::actor::{ConsumerSpec, InboxActor};
+use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::blocking;
 use crate::inbox::ledger::{Ledger, Session};
 use crate::inbox::messages::{Detached, Offer};
+use crate::inbox::spec::ConsumerSpec;
 use crate::metrics::Metrics;
 use crate::outbox::{Gate, OutboxActor, Retain, Tail};
 use crate::store::{Checkpoints, ConsumerState, EventLog, Position, ReadLimits, StateOp, StoreError};
