@@ -182,9 +182,9 @@ impl Drop for InboxActor {
 impl Handler<Offer> for InboxActor {
     type Result = ();
 
-    fn handle(&mut self, Offer { events, permit }: Offer, ctx: &mut Self::Context) {
+    fn handle(&mut self, Offer { after, events, permit }: Offer, ctx: &mut Self::Context) {
         drop(permit);
-        self.take_offer(events, ctx);
+        self.take_offer(after, events, ctx);
     }
 }
 

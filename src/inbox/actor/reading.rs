@@ -18,7 +18,7 @@ pub(super) const SHED_REST_MS: u64 = 1_000;
 
 impl InboxActor {
     /// Takes what the router offers, in order; what is known already is left out.
-    pub(super) fn take_offer(&mut self, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
+    pub(super) fn take_offer(&mut self, after: Seq, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
         if self.state.is_none() {
             return;
         }
@@ -27,7 +27,14 @@ impl InboxActor {
             self.detach();
             return;
         }
-        let known = self.boundary.max(self.looked_at);
+        let known = self.later.back().map_or(self.boundary.max(self.looked_at), |last| last.seq);
+        if after > known {
+            // It comes from an earlier life of the router, which was further on and had offered what lies between to an
+            // earlier life of this inbox. Taken, it would hide that for ever.
+            self.detach();
+            self.turn(ctx);
+            return;
+        }
         let fresh = events.into_iter().filter(|event| event.seq > known);
         if self.is_behind() {
             self.later.extend(fresh);

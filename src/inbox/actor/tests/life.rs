@@ -78,6 +78,8 @@ pub(super) struct Disk {
     pub(super) dir: tempfile::TempDir,
     pub(super) clock: Arc<ManualClock>,
     pub(super) consumers: Vec<(ConsumerId, ConsumerSpec, Arc<Endpoint>)>,
+    /// How often the router looks at the log without being told.
+    pub(super) poll_every: Duration,
 }
 
 /// One life of the hub.
@@ -119,6 +121,7 @@ impl Disk {
             dir: tempfile::tempdir().expect("a directory"),
             clock: ManualClock::starting_at(START),
             consumers: orderings.iter().enumerate().map(of).collect(),
+            poll_every: Duration::from_millis(20),
         }
     }
 
@@ -229,7 +232,7 @@ impl Disk {
             metrics,
             checkpoint_every,
             retention_every: Duration::from_secs(3_600),
-            poll_every: Duration::from_millis(20),
+            poll_every: self.poll_every,
             offer_bytes_max: 1 << 20,
             startup_drain: true,
         };
@@ -253,6 +256,26 @@ pub(super) fn event(n: u64) -> Prepared {
 }
 
 impl Life {
+    /// Appends one group of events and tells nobody of them yet.
+    pub(super) fn append_silently(&self, numbers: std::ops::Range<u64>) -> Vec<Arc<Event>> {
+        let group = AppendUnit { events: numbers.map(event).collect(), atomic: false };
+        let answers = self.engine.append(vec![group]).expect("appends");
+        let fresh = answers.into_iter().flatten().map(|answer| match answer {
+            Appended::New(event) => event,
+            other => panic!("{other:?}"),
+        });
+        fresh.collect()
+    }
+
+    /// Lets the router hand on events that were appended silently, and waits until it has.
+    pub(super) async fn hand_on(&self, events: Vec<Arc<Event>>) {
+        let last = events.last().map_or(Seq::ZERO, |event| event.seq);
+        self.tail.push(events.into_iter());
+        while self.router.ask(Inspect { consumers: Vec::new() }).await.is_ok_and(|view| view.cursor < last) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Appends events as the writer does. Those that failed with the store are sent again.
     pub(super) async fn append(&self, numbers: std::ops::Range<u64>) {
         for n in numbers {

@@ -2,6 +2,7 @@
 //! whatever is stopped, panics or fails under load, every event is settled, and it is delivered again only where a
 //! crash explains it.
 
+mod crossings;
 mod endpoint;
 mod life;
 
