@@ -12,7 +12,7 @@ use tidegate::event::render;
 use tidegate::ground::clock::UnixMs;
 use tidegate::ground::ids::Seq;
 use tidegate::ground::limits;
-use tidegate::ground::random::SystemRandom;
+use tidegate::ground::random::{Random, SystemRandom};
 use tidegate::router::index::SubscriptionIndex;
 use tidegate::webhook::sign::SigningKey;
 
@@ -57,15 +57,13 @@ fn subscriptions() -> SubscriptionIndex<u32> {
     index
 }
 
+fn rules(random: &dyn Random) -> ParseRules<'_> {
+    ParseRules { default_org: None, confined_to: None, event_bytes_max: limits::EVENT_BYTES_MAX, now: NOW, random }
+}
+
 fn parsing(c: &mut Criterion) {
     let random = SystemRandom::shared();
-    let rules = ParseRules {
-        default_org: None,
-        confined_to: None,
-        event_bytes_max: limits::EVENT_BYTES_MAX,
-        now: NOW,
-        random: &*random,
-    };
+    let rules = rules(&*random);
     let body = order();
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Bytes(body.len() as u64));
@@ -88,13 +86,7 @@ fn parsing(c: &mut Criterion) {
 
 fn after_parsing(c: &mut Criterion) {
     let random = SystemRandom::shared();
-    let rules = ParseRules {
-        default_org: None,
-        confined_to: None,
-        event_bytes_max: limits::EVENT_BYTES_MAX,
-        now: NOW,
-        random: &*random,
-    };
+    let rules = rules(&*random);
     let Ok(draft) = parse_event(&order(), &rules) else { return };
     let index = subscriptions();
     let mut matched = Vec::new();

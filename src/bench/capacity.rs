@@ -101,8 +101,13 @@ pub fn idle_webhooks(bench: &Bench) -> anyhow::Result<Vec<Measure>> {
             .note(format!("peak {:.0} MB; created at {:.0}/s", mb(memory.peak), created.events_per_second(),)),
         Measure::new("idle-webhooks.cpu", "Processor time with idle webhooks", cpu, Unit::PercentOfCore),
         rate(without, "Durable ingest without webhooks".to_owned(), Unit::EventsPerSecond, &alone),
-        rate(beside, "Durable ingest beside idle webhooks".to_owned(), Unit::EventsPerSecond, &ingest)
-            .note(format!("64 connections each; peak memory {:.0} MB", mb(after.peak))),
+        rate(
+            beside,
+            format!("Durable ingest beside {webhooks} webhooks of other orgs"),
+            Unit::EventsPerSecond,
+            &ingest,
+        )
+        .note(format!("64 connections each; peak memory {:.0} MB", mb(after.peak))),
     ])
 }
 

@@ -5,6 +5,7 @@ pub mod codec;
 pub mod context;
 pub mod error;
 pub mod fields;
+pub mod hash;
 pub mod ids;
 pub mod limits;
 pub mod random;

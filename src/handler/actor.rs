@@ -18,8 +18,8 @@ use super::registry::{HandlerRegistry, Registered};
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
 use crate::ground::clock::{SharedClock, UnixMs};
-use crate::inbox::actor::ConsumerSpec;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
+use crate::inbox::spec::ConsumerSpec;
 use crate::retry::AttemptResult;
 use crate::supervise::{Handle, panic_text};
 

@@ -13,8 +13,8 @@ use crate::event::json::members;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::error::Problem;
 use crate::ground::ids::Seq;
-use crate::inbox::actor::ConsumerSpec;
 use crate::inbox::messages::{LeaseLost, Renewal};
+use crate::inbox::spec::ConsumerSpec;
 
 /// How long a claim may still be worked at, as its holder knows it. Never shorter than the inbox means it to be, which
 /// counts from when it gave the claim out.

@@ -18,6 +18,8 @@ use crate::store::Position;
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Offer {
+    /// Every match after this one, up to the last of the events, is among them.
+    pub after: Seq,
     /// The events.
     pub events: Vec<Arc<Event>>,
     /// Frees the share of the consumer's gate.

@@ -1,7 +1,12 @@
 //! Inboxes: what one consumer has received, is processing, has processed, has failed (INB).
 //!
-//! The rules are a pure machine in [`state`]; the [`actor`] performs them: it takes matches from the router, reads the
-//! log itself where it is behind, gives claims to the consumer's deliverer, and writes what is an exception.
+//! - [`state`]: the rules, a pure machine
+//! - [`actor`]: performs them: takes matches from the router, reads the log where it is behind, gives claims to the
+//!   consumer's deliverer, writes what is an exception
+//! - [`spec`]: what a consumer has asked for
+//! - [`messages`]: what is said to and by an inbox, and the ticket that stands for a claim
+//! - [`catch_up`]: reads the log for those who are behind
+//! - [`ledger`]: the thread that commits what they hand in
 //!
 //! - `IN-1` Everything at or before the cursor is settled or has an exception row.
 //! - `IN-2` A claim carries an epoch; an answer with another epoch changes nothing.
@@ -17,7 +22,5 @@ pub mod actor;
 pub mod catch_up;
 pub mod ledger;
 pub mod messages;
+pub mod spec;
 pub mod state;
-
-#[cfg(test)]
-mod actor_tests;

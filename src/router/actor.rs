@@ -13,10 +13,11 @@ use super::messages::{
 };
 use crate::event::envelope::Event;
 use crate::ground::ids::{ConsumerId, Seq};
-use crate::inbox::actor::{ConsumerSpec, InboxActor};
+use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::blocking;
 use crate::inbox::ledger::{Ledger, Session};
 use crate::inbox::messages::{Detached, Offer};
+use crate::inbox::spec::ConsumerSpec;
 use crate::metrics::Metrics;
 use crate::outbox::{Gate, OutboxActor, Retain, Tail};
 use crate::store::{Checkpoints, ConsumerState, EventLog, Position, ReadLimits, StateOp, StoreError};
@@ -107,6 +108,8 @@ struct Subscriber {
     /// The lowest position its rows need.
     needed_from: Option<Seq>,
     last_offered: Seq,
+    /// While attached: its matches up to here were offered, or are read by the inbox itself.
+    told_upto: Seq,
     gate: Gate,
 }
 
@@ -151,7 +154,6 @@ impl RouterActor {
         self.session = self.parts.ledger.session();
         let (state, session) = (Arc::clone(&self.parts.state), self.session.clone());
         let loading = async move {
-            // The last life's checkpoints may still be on their way.
             session.drained().await?;
             blocking(move || Ok((state.checkpoints()?, state.consumers_with_rows()?))).await
         };
@@ -224,6 +226,7 @@ impl RouterActor {
                     on_disk: false,
                     needed_from: None,
                     last_offered: Seq::ZERO,
+                    told_upto: Seq::ZERO,
                     gate: Gate::new(self.parts.offer_bytes_max),
                 };
                 let slot = match self.free.pop() {
@@ -324,10 +327,13 @@ impl RouterActor {
     fn offer(&mut self, slot: u32, mut events: Vec<Arc<Event>>) {
         let Some(subscriber) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         events.retain(|event| event.seq > subscriber.from);
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
-        subscriber.last_offered = last.seq;
+        let (Some(first), Some(last)) = (events.first().map(|event| event.seq), events.last().map(|event| event.seq))
+        else {
+            return;
+        };
+        subscriber.last_offered = last;
         if subscriber.unsettled.is_none() {
-            subscriber.unsettled = Some(Position::at(first.seq.prev()));
+            subscriber.unsettled = Some(Position::at(first.prev()));
             subscriber.dirty = true;
         }
         let running = subscriber.inbox.as_ref().is_some_and(|inbox| !inbox.has_stopped());
@@ -340,10 +346,24 @@ impl RouterActor {
         let Some(inbox) = subscriber.inbox.as_ref().filter(|_| subscriber.attached) else { return };
         let bytes = events.iter().map(|event| event.weight()).sum();
         match subscriber.gate.enter(bytes) {
-            Some(permit) => inbox.hint(Offer { events, permit: Some(permit) }),
+            Some(permit) => {
+                let after = std::mem::replace(&mut subscriber.told_upto, last);
+                inbox.hint(Offer { after, events, permit: Some(permit) });
+            }
             None => {
                 subscriber.attached = false;
                 inbox.hint(Detached);
+            }
+        }
+    }
+
+    /// Starts the inbox of whoever has something unsettled and whose inbox has ended. One that asks to retire while this
+    /// router is built anew gets no answer and ends; what came for it meanwhile must not wait for its next match.
+    fn revive(&mut self) {
+        for subscriber in self.slots.iter_mut().flatten().filter(|one| one.unsettled.is_some()) {
+            if subscriber.inbox.as_ref().is_some_and(Handle::has_stopped) {
+                subscriber.attached = false;
+                subscriber.inbox = self.parts.inboxes.start(&subscriber.consumer);
             }
         }
     }
@@ -396,6 +416,7 @@ impl Actor for RouterActor {
         ctx.run_interval(self.parts.poll_every, Self::turn);
         ctx.run_interval(self.parts.checkpoint_every, |router, _| {
             if router.ready {
+                router.revive();
                 let due = router.checkpoint();
                 router.session.commit(due.into_iter().collect());
             }
@@ -446,6 +467,7 @@ impl Handler<Attach> for RouterActor {
         };
         subscriber.inbox = inbox;
         subscriber.attached = true;
+        subscriber.told_upto = boundary;
         if let Some(position) = position {
             subscriber.unsettled = Some(position);
             subscriber.dirty = true;

@@ -9,6 +9,18 @@ use serde_json::json;
 
 use crate::support::{Api, Hub, Receiver, Reply, retry, until};
 
+/// A webhook whose endpoint has been sent one event and does not answer: a key of its org, and its id.
+async fn one_in_flight(hub: &Hub, receiver: &Receiver, event: &str) -> (String, String) {
+    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
+    let acme = hub.public(&key);
+    receiver.script("/hook", [Reply::Hold]);
+    let wanted = json!({"url": receiver.url("/hook"), "org": "acme", "event_types": ["*"], "retry": retry(&[50])});
+    let id = acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned();
+    acme.publish(&json!({"id": event, "type": "a.b"})).await;
+    receiver.wait_event("/hook", event).await;
+    (key, id)
+}
+
 #[tokio::test]
 async fn an_idle_hub_ends_at_once_with_exit_0_and_starts_again() {
     let mut hub = Hub::start().await;
@@ -23,13 +35,7 @@ async fn an_idle_hub_ends_at_once_with_exit_0_and_starts_again() {
 async fn a_delivery_in_flight_is_finished_and_not_sent_again() {
     let mut hub = Hub::start().await;
     let receiver = Receiver::start();
-    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
-    let acme = hub.public(&key);
-    receiver.script("/hook", [Reply::Hold]);
-    let wanted = json!({"url": receiver.url("/hook"), "org": "acme", "event_types": ["*"], "retry": retry(&[50])});
-    let id = acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned();
-    acme.publish(&json!({"id": "held", "type": "a.b"})).await;
-    receiver.wait_event("/hook", "held").await;
+    let (key, id) = one_in_flight(&hub, &receiver, "held").await;
     hub.ask_to_stop();
     let anyone = hub.anonymous();
     until("the hub takes nothing new", || async {
@@ -55,13 +61,7 @@ async fn a_delivery_in_flight_is_finished_and_not_sent_again() {
 async fn a_delivery_that_does_not_end_is_given_up_at_the_limit_and_sent_again_later() {
     let mut hub = Hub::start_with(&[("SERVER__SHUTDOWN_MS", "300")]).await;
     let receiver = Receiver::start();
-    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
-    let acme = hub.public(&key);
-    receiver.script("/hook", [Reply::Hold]);
-    let wanted = json!({"url": receiver.url("/hook"), "org": "acme", "event_types": ["*"], "retry": retry(&[50])});
-    let id = acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned();
-    acme.publish(&json!({"id": "stuck", "type": "a.b"})).await;
-    receiver.wait_event("/hook", "stuck").await;
+    let (key, id) = one_in_flight(&hub, &receiver, "stuck").await;
     assert_eq!(hub.terminate().await.code(), Some(0), "{}", hub.log());
     hub.restart().await;
     hub.public(&key).wait_status("stuck", &id, "processed").await;

@@ -1,0 +1,322 @@
+//! Where events go: claims given out with a ticket, answers taken, dead letters and attempt pages written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering as Atomic;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+
+use super::InboxActor;
+use super::reading::SHED_REST_MS;
+use crate::event::envelope::Event;
+use crate::event::render;
+use crate::ground::clock::UnixMs;
+use crate::ground::ids::{Epoch, Seq, prefixed};
+use crate::ground::limits::{ERROR_CHARS_MAX, clip};
+use crate::inbox::messages::{Answers, Deferred, Deliver, Settled, Ticket};
+use crate::inbox::spec::Notice;
+use crate::inbox::state::{Claim, Illegal, Settlement};
+use crate::retry::{AttemptResult, FailureKind};
+use crate::store::StateOp;
+use crate::store::records::{AttemptPage, AttemptRecord, DeadLetterRecord};
+
+/// A page of attempts is written at this many records …
+const PAGE_RECORDS_MAX: usize = 128;
+/// … or bytes.
+const PAGE_BYTES_MAX: usize = 32 << 10;
+/// Longest rest that an endpoint can ask for with `Retry-After`.
+const RETRY_AFTER_MAX_MS: u64 = 60 * 60 * 1_000;
+/// Pause before events that could not be read are tried again.
+const FETCH_PAUSE_MS: u64 = 1_000;
+
+/// What a failed attempt came to.
+struct Failure {
+    kind: FailureKind,
+    status: Option<u16>,
+    message: String,
+}
+
+impl InboxActor {
+    /// The way back for the tickets of this life, shared by all of them.
+    fn answers(&mut self, ctx: &Context<Self>) -> Arc<dyn Answers> {
+        Arc::clone(self.answers.get_or_insert_with(|| Arc::new(ctx.address())))
+    }
+
+    pub(super) fn expire_leases(&mut self) {
+        let now = self.now();
+        let expired = self.state.as_ref().map(|state| state.expired_leases(now)).unwrap_or_default();
+        for claim in expired {
+            let result = AttemptResult::failed(
+                FailureKind::LeaseExpired,
+                format!("no answer within the lease of {} ms", self.spec.rules.lease_ms),
+            );
+            let lease_ms = u32::try_from(self.spec.rules.lease_ms).unwrap_or(u32::MAX);
+            self.settle(Settled {
+                seq: claim.seq,
+                epoch: claim.epoch,
+                result,
+                latency_ms: lease_ms,
+                snippet: String::new(),
+            });
+        }
+    }
+
+    pub(super) fn give_out(&mut self, ctx: &mut Context<Self>) {
+        let deliver = self.parts.deliver.load_full();
+        let (Some(state), Some(deliver)) = (self.state.as_mut(), (*deliver).as_ref()) else { return };
+        if self.quiesced {
+            return;
+        }
+        // Looked at again by the wake.
+        if self.session.is_congested() {
+            return;
+        }
+        let claims = state.claim(self.parts.clock.now());
+        if claims.is_empty() {
+            return;
+        }
+        let mut work = Vec::with_capacity(claims.len());
+        let mut absent = Vec::new();
+        let answers = self.answers(ctx);
+        for claim in claims {
+            match self.bodies.get(&claim.seq) {
+                Some(event) => work.push((Ticket::new(claim, Arc::clone(&answers)), Arc::clone(event))),
+                None => absent.push(claim),
+            }
+        }
+        if !work.is_empty() {
+            deliver.deliver(Deliver { work });
+        }
+        if !absent.is_empty() {
+            self.fetch(absent, ctx);
+        }
+    }
+
+    /// Reads the events of claims whose body is not in memory (exception rows), then gives them out.
+    fn fetch(&mut self, claims: Vec<Claim>, ctx: &mut Context<Self>) {
+        let reader = self.parts.reader.clone();
+        let seqs = claims.iter().map(|claim| claim.seq).collect();
+        let fetched = async move { reader.fetch(seqs).await };
+        ctx.spawn(fetched.into_actor(self).map(move |fetched, inbox, ctx| match fetched {
+            Ok(events) => inbox.fetched(claims, events, ctx),
+            Err(error) => {
+                tracing::warn!(consumer = %inbox.parts.consumer, %error, "reading events to deliver failed; trying again");
+                let until = Some(inbox.now().plus_ms(FETCH_PAUSE_MS));
+                for claim in claims {
+                    inbox.defer(Deferred { seq: claim.seq, epoch: claim.epoch, until });
+                }
+                inbox.turn(ctx);
+            }
+        }));
+    }
+
+    fn fetched(&mut self, claims: Vec<Claim>, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
+        let mut events: HashMap<Seq, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
+        let mut work = Vec::with_capacity(claims.len());
+        let answers = self.answers(ctx);
+        let now = self.now();
+        for claim in claims {
+            // The lease began before the event was read; a claim that has run out meanwhile is not given out.
+            if self.state.as_mut().is_none_or(|state| state.renew(claim.seq, claim.epoch, now).is_err()) {
+                continue;
+            }
+            match events.remove(&claim.seq) {
+                Some(event) => {
+                    self.bodies.insert(claim.seq, Arc::clone(&event));
+                    work.push((Ticket::new(claim, Arc::clone(&answers)), event));
+                }
+                None => {
+                    tracing::warn!(consumer = %self.parts.consumer, seq = claim.seq.0, "retention has dropped an event that was to be tried again");
+                    self.parts.totals.gaps.fetch_add(1, Atomic::Relaxed);
+                    self.apply(claim.seq, claim.epoch, Settlement::GivenUp, Vec::new());
+                }
+            }
+        }
+        if let Some(deliver) = self.parts.deliver.load().as_ref() {
+            deliver.deliver(Deliver { work });
+        }
+        self.turn(ctx);
+    }
+
+    /// Takes the answer to a claim: decides what follows, records the attempt, writes what is an exception.
+    pub(super) fn settle(&mut self, settled: Settled) {
+        let Settled { seq, epoch, result, latency_ms, snippet } = settled;
+        let now = self.now();
+        let kind = self.spec.kind.as_str();
+        let Some(state) = self.state.as_ref() else { return };
+        // An answer of an old claim has no effect at all (IN-2).
+        let (attempts, first_attempt) = match state.claimed(seq, epoch) {
+            Ok(history) => history,
+            Err(illegal) => return self.refuse(illegal),
+        };
+        let attempt = attempts + 1;
+        self.parts.metrics.attempts.with_label_values(&[kind, result.as_str()]).inc();
+        self.parts.metrics.delivery_seconds.with_label_values(&[kind]).observe(f64::from(latency_ms) / 1e3);
+        let event = self.bodies.get(&seq).cloned();
+        let outcome = result.as_str().to_owned();
+        let (settlement, status, failure) = match result {
+            AttemptResult::Delivered { status } => (Settlement::Processed, Some(status), None),
+            AttemptResult::Failed { kind, status, message, retry_after_ms } => {
+                let failure = Failure { kind, status, message: clip(&message, ERROR_CHARS_MAX).to_owned() };
+                (self.after_failure(&failure, attempt, retry_after_ms), status, Some(failure))
+            }
+        };
+        let next_try_at = match &settlement {
+            Settlement::Retry { due_at, .. } => Some(*due_at),
+            Settlement::Processed | Settlement::GivenUp | Settlement::Deferred => None,
+        };
+        let record = AttemptRecord {
+            seq,
+            event_id: event.as_ref().map(|event| event.meta.id.clone()).unwrap_or_default(),
+            attempt,
+            at: now,
+            latency_ms,
+            outcome,
+            status,
+            error: failure.as_ref().map(|failure| failure.message.clone()),
+            snippet,
+            next_try_at,
+        };
+        let mut ops = Vec::new();
+        if let Some(failure) = failure {
+            self.log_failure(&record, &failure, &settlement);
+            if failure.kind == FailureKind::Gone {
+                (self.parts.notice)(&self.parts.consumer, Notice::Gone);
+            }
+            if settlement == Settlement::GivenUp
+                && self.spec.dead_letters
+                && let Some(event) = &event
+            {
+                let dead = self.dead_letter(event, failure, &record, first_attempt);
+                ops.push(StateOp::PutDeadLetter(Box::new(dead)));
+            }
+        }
+        let gave_dead_letter = !ops.is_empty();
+        if self.apply(seq, epoch, settlement, ops) {
+            if gave_dead_letter {
+                self.parts.metrics.dead_letters.inc();
+            }
+            self.note(record);
+        }
+    }
+
+    /// Whether and when a failed delivery is tried again. An endpoint that says how long it is busy rests that long.
+    fn after_failure(&mut self, failure: &Failure, attempt: u32, retry_after_ms: Option<u64>) -> Settlement {
+        let Failure { kind, status, ref message } = *failure;
+        let now = self.now();
+        if let Some(rest) = retry_after_ms.filter(|_| matches!(status, Some(429 | 503)))
+            && let Some(state) = self.state.as_mut()
+        {
+            state.suspend(now.plus_ms(rest.min(RETRY_AFTER_MAX_MS)));
+        }
+        let retryable = kind.retryable(status);
+        let delay_ms = retryable
+            .then(|| self.spec.retry.next_delay(attempt, self.parts.random.fraction(), retry_after_ms))
+            .flatten();
+        match delay_ms {
+            Some(delay_ms) => Settlement::Retry { due_at: now.plus_ms(delay_ms), error: message.clone() },
+            None => Settlement::GivenUp,
+        }
+    }
+
+    /// Settles and writes. False when the answer came from an old claim.
+    fn apply(&mut self, seq: Seq, epoch: Epoch, settlement: Settlement, mut ops: Vec<StateOp>) -> bool {
+        let now = self.now();
+        let Some(state) = self.state.as_mut() else { return false };
+        let totals = &self.parts.totals;
+        let counted = match &settlement {
+            Settlement::Processed => Some(&totals.processed),
+            Settlement::GivenUp => Some(&totals.given_up),
+            Settlement::Retry { .. } => Some(&totals.failed),
+            Settlement::Deferred => None,
+        };
+        let kept = settlement == Settlement::Deferred;
+        let change = match state.settle(seq, epoch, settlement, now) {
+            Ok(change) => change,
+            Err(illegal) => {
+                self.refuse(illegal);
+                return false;
+            }
+        };
+        if let Some(counter) = counted {
+            counter.fetch_add(1, Atomic::Relaxed);
+        }
+        if !kept {
+            self.bodies.remove(&seq);
+        }
+        ops.extend(change.map(|change| change.into_op(&self.parts.consumer)));
+        self.session.commit(ops);
+        true
+    }
+
+    fn refuse(&self, illegal: Illegal) {
+        self.parts.metrics.stale_answers.inc();
+        tracing::debug!(consumer = %self.parts.consumer, %illegal, "a late answer is refused");
+    }
+
+    fn log_failure(&self, record: &AttemptRecord, failure: &Failure, settlement: &Settlement) {
+        let error = record.error.as_deref().unwrap_or_default();
+        let given_up = *settlement == Settlement::GivenUp;
+        let kind = failure.kind.as_str();
+        if failure.kind == FailureKind::Auth || given_up {
+            tracing::error!(consumer = %self.parts.consumer, event = %record.event_id, attempt = record.attempt, status = record.status, r#type = kind, transient = false, error, "delivery given up");
+        } else {
+            tracing::warn!(consumer = %self.parts.consumer, event = %record.event_id, attempt = record.attempt, status = record.status, r#type = kind, transient = true, error, "delivery failed");
+        }
+    }
+
+    /// What is kept of an event whose last attempt is in `record`.
+    fn dead_letter(
+        &self,
+        event: &Event,
+        failure: Failure,
+        record: &AttemptRecord,
+        first_attempt: Option<UnixMs>,
+    ) -> DeadLetterRecord {
+        let Failure { kind, status, message } = failure;
+        DeadLetterRecord {
+            id: prefixed("dlq", record.at, &*self.parts.random),
+            at: record.at,
+            consumer: self.parts.consumer.clone(),
+            seq: event.seq,
+            event_id: event.meta.id.clone(),
+            event_type: event.meta.event_type.clone(),
+            org: event.meta.org.clone(),
+            correlation_id: event.meta.correlation_id.clone(),
+            event: render::envelope(event),
+            error_message: message,
+            error_kind: kind.as_str().to_owned(),
+            error_code: status,
+            error_detail: record.snippet.clone(),
+            attempts: record.attempt,
+            first_attempt: first_attempt.or(Some(record.at)),
+            last_attempt: Some(record.at),
+        }
+    }
+
+    /// Keeps an attempt for the next page.
+    fn note(&mut self, record: AttemptRecord) {
+        self.page_bytes += record.weight();
+        self.page.push(record);
+        if self.page.len() >= PAGE_RECORDS_MAX || self.page_bytes >= PAGE_BYTES_MAX {
+            self.write_page();
+        }
+    }
+
+    pub(super) fn write_page(&mut self) {
+        self.page_bytes = 0;
+        if !self.page.is_empty() {
+            let page = AttemptPage { attempts: std::mem::take(&mut self.page) };
+            self.session.commit(vec![StateOp::Attempts(self.parts.consumer.clone(), page)]);
+        }
+    }
+
+    pub(super) fn defer(&mut self, Deferred { seq, epoch, until }: Deferred) {
+        if self.apply(seq, epoch, Settlement::Deferred, Vec::new()) {
+            let until = until.unwrap_or_else(|| self.now().plus_ms(SHED_REST_MS));
+            if let Some(state) = self.state.as_mut() {
+                state.suspend(until);
+            }
+        }
+    }
+}

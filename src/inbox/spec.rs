@@ -1,0 +1,115 @@
+//! What a consumer has asked for, and what its inbox works with.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::catch_up::LogReader;
+use super::ledger::Ledger;
+use super::messages::DelivererSlot;
+use super::state::InboxRules;
+use crate::event::filter::EventFilter;
+use crate::ground::clock::SharedClock;
+use crate::ground::ids::{ConsumerId, Seq};
+use crate::ground::random::SharedRandom;
+use crate::metrics::Metrics;
+use crate::retry::RetryPolicy;
+use crate::router::RouterLink;
+use crate::store::ConsumerState;
+
+/// What kind of consumer it is; the label of its series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumerKind {
+    /// An HTTP endpoint.
+    Webhook,
+    /// In-process code.
+    Handler,
+}
+
+impl ConsumerKind {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Handler => "handler",
+        }
+    }
+}
+
+/// What a consumer has asked for; replaced as a whole when it changes.
+#[derive(Clone, Debug)]
+pub struct ConsumerSpec {
+    /// What it is.
+    pub kind: ConsumerKind,
+    /// What it gets.
+    pub filter: Arc<EventFilter>,
+    /// Its bounds and order.
+    pub rules: InboxRules,
+    /// When it is tried again.
+    pub retry: RetryPolicy,
+    /// Whether it gets anything now.
+    pub paused: bool,
+    /// Whether what is given up becomes a dead letter.
+    pub dead_letters: bool,
+    /// Nothing at or before this is for it: where the log stood when it was made.
+    pub from: Seq,
+}
+
+/// Totals of a consumer since the process began; they outlive its actors.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Deliveries that succeeded.
+    pub processed: AtomicU64,
+    /// Attempts that failed.
+    pub failed: AtomicU64,
+    /// Deliveries given up.
+    pub given_up: AtomicU64,
+    /// Positions that retention had dropped before they were read.
+    pub gaps: AtomicU64,
+}
+
+/// What the hub must do about a consumer besides its own inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The endpoint said it is gone: disable the webhook.
+    Gone,
+}
+
+/// Takes what the hub must do about a consumer.
+pub type NoticeTaker = Arc<dyn Fn(&ConsumerId, Notice) + Send + Sync>;
+
+/// What an inbox works with.
+#[derive(Clone)]
+pub struct InboxParts {
+    /// Whose inbox.
+    pub consumer: ConsumerId,
+    /// What it asked for.
+    pub spec: Arc<ArcSwap<ConsumerSpec>>,
+    /// Its totals.
+    pub totals: Arc<Totals>,
+    /// Reads the log.
+    pub reader: LogReader,
+    /// Rows at the start.
+    pub state: Arc<dyn ConsumerState>,
+    /// Where changes go.
+    pub ledger: Ledger,
+    /// The router.
+    pub router: RouterLink,
+    /// Who takes the deliveries; none while an in-process handler is not registered.
+    pub deliver: Arc<DelivererSlot>,
+    /// Called with what the hub must do.
+    pub notice: NoticeTaker,
+    /// Series.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Chance.
+    pub random: SharedRandom,
+    /// How often positions are reported and attempts written.
+    pub report_every: Duration,
+    /// Idle for this long, the inbox ends.
+    pub idle_after: Duration,
+}

@@ -1,0 +1,306 @@
+//! The inbox as a pure state machine: no clock, no I/O, no actor.
+//!
+//! - [`rules`](InboxRules): order and bounds
+//! - `item`: one event: its phase, the claim on it, its row
+//! - `progress`: what was seen, the window, the settled ranges ahead of the cursor
+//! - `lanes`: which events wait behind which
+//! - `claims`: events given out, answered, put aside
+//! - here: what comes in, rests, and how the inbox stands
+//!
+//! An event that is open is in the window; one that failed, or waits behind a failure and was put aside, is an
+//! exception row; one that is settled is nowhere but in the position.
+
+mod claims;
+mod item;
+mod lanes;
+mod progress;
+mod rules;
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::ground::clock::UnixMs;
+use crate::ground::ids::Seq;
+use crate::store::Position;
+use crate::store::records::RowRecord;
+use item::{Item, Phase};
+use lanes::Lanes;
+use progress::Progress;
+
+pub use item::{Claim, Illegal, RowChange, Settlement, Standing};
+pub use rules::{InboxRules, Ordering};
+
+/// What became of an offered event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the window.
+    Taken,
+    /// It was known or settled already.
+    Known,
+    /// The window is full: offer it again later.
+    Full,
+}
+
+/// Why nothing is claimed now, for the `explain` answer and the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The consumer is paused.
+    Paused,
+    /// The upstream is resting until then.
+    Suspended {
+        /// Until when.
+        until: UnixMs,
+    },
+}
+
+/// Sizes of an inbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events in the window.
+    pub window: usize,
+    /// Claims out.
+    pub in_flight: usize,
+    /// Exception rows.
+    pub rows: usize,
+    /// Events waiting for their due time.
+    pub due: usize,
+}
+
+/// The state of one consumer's inbox.
+#[derive(Debug)]
+pub struct InboxState {
+    rules: InboxRules,
+    /// Everything unsettled that is known here: the window and the rows.
+    items: HashMap<Seq, Item>,
+    progress: Progress,
+    lanes: Lanes,
+    rows: usize,
+    due: BTreeSet<(UnixMs, Seq)>,
+    leases: BTreeSet<(UnixMs, Seq)>,
+    in_flight: usize,
+    next_epoch: u64,
+    ramp: Option<usize>,
+    suspended_until: Option<UnixMs>,
+    paused: bool,
+}
+
+impl InboxState {
+    /// An inbox at a position, with its exception rows. `first_epoch` is larger than any given out before.
+    #[must_use]
+    pub fn restore(
+        rules: InboxRules,
+        position: Position,
+        rows: impl IntoIterator<Item = (Seq, RowRecord)>,
+        first_epoch: u64,
+        paused: bool,
+    ) -> Self {
+        let mut state = Self {
+            rules,
+            items: HashMap::new(),
+            progress: Progress::at(position),
+            lanes: Lanes::new(rules.ordering),
+            rows: 0,
+            due: BTreeSet::new(),
+            leases: BTreeSet::new(),
+            in_flight: 0,
+            next_epoch: first_epoch,
+            ramp: None,
+            suspended_until: None,
+            paused,
+        };
+        for (seq, row) in rows {
+            state.next_epoch = state.next_epoch.max(row.epoch.saturating_add(1));
+            state.rows += 1;
+            state.insert(seq, Item::from_row(row));
+        }
+        state
+    }
+
+    fn insert(&mut self, seq: Seq, item: Item) {
+        let key = item.key;
+        if let Phase::Waiting { due_at } = item.phase {
+            self.due.insert((due_at, seq));
+        }
+        self.items.insert(seq, item);
+        self.lanes.enter(seq, key);
+        self.refresh(seq, key);
+    }
+
+    /// Makes the leader of the lane of `seq` runnable when it is ready.
+    fn refresh(&mut self, seq: Seq, key: u64) {
+        let Some(leader) = self.lanes.leader(seq, key) else { return };
+        if self.items.get(&leader).is_some_and(|item| item.phase == Phase::Ready) {
+            self.lanes.release(leader);
+        }
+    }
+
+    /// Whether `seq` is settled or known here already.
+    #[must_use]
+    pub fn knows(&self, seq: Seq) -> bool {
+        self.items.contains_key(&seq) || self.progress.was_settled(seq)
+    }
+
+    /// Takes a matching event into the window. Events come in order; positions at or before [`InboxState::seen`] are
+    /// known.
+    pub fn offer(&mut self, seq: Seq, key: u64, bytes: usize) -> Offered {
+        if seq <= self.seen() {
+            return Offered::Known;
+        }
+        if self.knows(seq) {
+            self.progress.pass_known(seq);
+            return Offered::Known;
+        }
+        if !self.has_room(bytes) {
+            return Offered::Full;
+        }
+        self.progress.open(seq, bytes);
+        self.insert(seq, Item::fresh(key, bytes));
+        Offered::Taken
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let events = self.progress.window_events();
+        self.has_room_for_a_row()
+            && (events == 0
+                || (events < self.rules.window_events
+                    && self.progress.window_bytes() + bytes <= self.rules.window_bytes
+                    && self.progress.has_ranges_left()))
+    }
+
+    /// Every event in the window may yet fail and need a row.
+    fn has_room_for_a_row(&self) -> bool {
+        self.rows + self.progress.window_events() < self.rules.parked_max
+    }
+
+    /// Whether at least half of the window is free: time to read on.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        let events = self.progress.window_events();
+        events * 2 <= self.rules.window_events
+            && (events == 0
+                || (self.progress.window_bytes() * 2 <= self.rules.window_bytes && self.progress.has_ranges_left()))
+            && self.has_room_for_a_row()
+    }
+
+    /// Notes that nothing up to `upto` matches beyond what was offered.
+    pub fn passed(&mut self, upto: Seq) {
+        self.progress.pass(upto);
+    }
+
+    /// What keeps this inbox from claiming, if anything does.
+    #[must_use]
+    pub fn hold(&self, now: UnixMs) -> Option<Hold> {
+        if self.paused {
+            return Some(Hold::Paused);
+        }
+        self.suspended_until.filter(|until| *until > now).map(|until| Hold::Suspended { until })
+    }
+
+    /// Rests until `until`, then starts with one claim at a time and grows with each success.
+    pub fn suspend(&mut self, until: UnixMs) {
+        self.suspended_until = Some(self.suspended_until.map_or(until, |set| set.max(until)));
+        self.ramp = Some(1);
+    }
+
+    /// Ends a rest early: the breaker was reset by hand.
+    pub fn resume_now(&mut self) {
+        self.suspended_until = None;
+    }
+
+    /// Forgets what waits in the window, to be read again from the log: for a rest that is not over soon, so that sick
+    /// and paused consumers hold no events in memory. Does nothing while a claim is out.
+    pub fn shed(&mut self) {
+        if self.in_flight > 0 || self.progress.window_events() == 0 {
+            return;
+        }
+        for seq in self.progress.rewind() {
+            let Some(item) = self.items.remove(&seq) else { continue };
+            self.lanes.leave(seq, item.key);
+            // A row behind it in its lane leads now.
+            if let Some(head) = self.lanes.head(item.key) {
+                self.refresh(head, item.key);
+            }
+        }
+    }
+
+    /// Pauses or resumes claiming. What is out stays out.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Changes the bounds. The ordering of an inbox that holds anything changes for what comes after a restart of it.
+    pub fn set_rules(&mut self, rules: InboxRules) {
+        self.rules = InboxRules { ordering: self.rules.ordering, ..rules };
+    }
+
+    /// When to look again though nobody asks: the next due time, lease end, or end of a rest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<UnixMs> {
+        let lease = self.leases.first().map(|(at, _)| *at);
+        if self.paused {
+            return lease;
+        }
+        let due = self.due.first().map(|(at, _)| *at);
+        let work = match self.suspended_until {
+            // Also with nothing in the window: what was shed is read again when the rest is over.
+            Some(until) => Some(until),
+            None => due,
+        };
+        [lease, work].into_iter().flatten().min()
+    }
+
+    /// The position to keep: the cursor, and what is settled ahead of it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.progress.position()
+    }
+
+    /// Everything up to here was offered or passed.
+    #[must_use]
+    pub fn seen(&self) -> Seq {
+        self.progress.seen()
+    }
+
+    /// The lowest position this inbox may still have to read from the log.
+    #[must_use]
+    pub fn needed_from(&self) -> Seq {
+        let lowest = self.items.keys().min().copied();
+        lowest.unwrap_or_else(|| self.seen().next()).min(self.seen().next())
+    }
+
+    /// Whether nothing is in the window or out.
+    #[must_use]
+    pub fn window_is_empty(&self) -> bool {
+        self.progress.window_events() == 0 && self.in_flight == 0
+    }
+
+    /// Whether an exception row exists.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        self.rows > 0
+    }
+
+    /// Counts for the statistics.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let window = self.progress.window_events();
+        Counts { window, in_flight: self.in_flight, rows: self.rows, due: self.due.len() }
+    }
+
+    /// Where one event stands.
+    #[must_use]
+    pub fn standing(&self, seq: Seq) -> Standing {
+        let Some(item) = self.items.get(&seq) else {
+            let settled = seq <= self.seen() || self.progress.was_settled(seq);
+            return if settled { Standing::Settled } else { Standing::Ahead };
+        };
+        match item.phase {
+            Phase::InFlight { .. } => Standing::Processing { attempts: item.attempts + 1 },
+            Phase::Waiting { due_at } => Standing::Failed { due_at, attempts: item.attempts },
+            Phase::Ready if self.lanes.head(item.key).is_some_and(|head| head != seq) => Standing::BehindKey,
+            Phase::Ready => Standing::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

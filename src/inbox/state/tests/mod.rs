@@ -1,0 +1,172 @@
+//! One rule at a time; `model` drives all of them together.
+
+mod actions;
+mod model;
+
+use super::progress::RANGES_MAX;
+use super::*;
+use crate::ground::ids::Epoch;
+use crate::store::records::RowState;
+
+const START: UnixMs = UnixMs(1_795_248_000_000);
+const LEASE_MS: u64 = 500;
+const EVENT_BYTES: usize = 100;
+
+fn rules(ordering: Ordering) -> InboxRules {
+    InboxRules { ordering, concurrency: 3, window_events: 6, window_bytes: 550, parked_max: 8, lease_ms: LEASE_MS }
+}
+
+fn inbox(ordering: Ordering) -> InboxState {
+    InboxState::restore(rules(ordering), Position::at(Seq::ZERO), [], 1, false)
+}
+
+fn offer(inbox: &mut InboxState, seq: u64, key: u64) -> Offered {
+    inbox.offer(Seq(seq), key, EVENT_BYTES)
+}
+
+fn claimed(inbox: &mut InboxState, now: UnixMs) -> Vec<u64> {
+    inbox.claim(now).into_iter().map(|claim| claim.seq.0).collect()
+}
+
+fn fail(inbox: &mut InboxState, claim: Claim, due_at: UnixMs) {
+    let settlement = Settlement::Retry { due_at, error: "status 500".to_owned() };
+    inbox.settle(claim.seq, claim.epoch, settlement, START).expect("counts");
+}
+
+#[test]
+fn a_rest_that_emptied_the_window_still_ends() {
+    let mut inbox = inbox(Ordering::None);
+    offer(&mut inbox, 1, 1);
+    let until = START.plus_ms(60_000);
+    inbox.suspend(until);
+    inbox.shed();
+    assert_eq!(inbox.wake_at(), Some(until), "somebody reads the log again when the rest is over");
+    assert!(claimed(&mut inbox, until).is_empty());
+    assert_eq!(inbox.wake_at(), None, "the rest is over once");
+    assert_eq!(offer(&mut inbox, 1, 1), Offered::Taken);
+    assert_eq!(claimed(&mut inbox, until), [1]);
+}
+
+#[test]
+fn rows_at_their_bound_stop_the_cursor_even_when_the_window_is_empty() {
+    let mut inbox = inbox(Ordering::None);
+    let mut seq = 0;
+    loop {
+        seq += 1;
+        if offer(&mut inbox, seq, seq) == Offered::Full {
+            break;
+        }
+        for claim in inbox.claim(START) {
+            fail(&mut inbox, claim, START.plus_ms(60_000));
+        }
+        assert!(seq < 100, "the rows have a bound");
+    }
+    assert_eq!(inbox.counts().rows, rules(Ordering::None).parked_max);
+    assert!(!inbox.wants_more());
+    assert_eq!(inbox.position().cursor, Seq(seq - 1), "what did not fit is read again");
+    let first = inbox.claim(START.plus_ms(60_000))[0];
+    inbox.settle(first.seq, first.epoch, Settlement::Processed, START).expect("counts");
+    assert_eq!(offer(&mut inbox, seq, seq), Offered::Taken, "a row less is room for one more");
+}
+
+#[test]
+fn a_failing_key_waits_alone() {
+    let mut inbox = inbox(Ordering::Key);
+    for seq in 1..=5 {
+        assert_eq!(offer(&mut inbox, seq, 7), Offered::Taken);
+    }
+    let first = inbox.claim(START)[0];
+    fail(&mut inbox, first, START.plus_ms(60_000));
+    assert_eq!(offer(&mut inbox, 6, 8), Offered::Taken);
+    assert_eq!(claimed(&mut inbox, START), [6], "another key goes on");
+    assert!(!inbox.wants_more(), "the window is full of events that wait for the failing one");
+    let parked: Vec<u64> = inbox
+        .park_blocked()
+        .into_iter()
+        .map(|change| match change {
+            RowChange::Put(seq, row) => {
+                assert_eq!(row.state, RowState::Held);
+                seq.0
+            }
+            RowChange::Delete(seq) => panic!("{seq} is deleted"),
+        })
+        .collect();
+    assert_eq!(parked, [2, 3, 4, 5]);
+    assert!(inbox.wants_more());
+    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey);
+    assert_eq!(claimed(&mut inbox, START.plus_ms(60_000)), [1], "the oldest of the key first");
+}
+
+#[test]
+fn a_strict_inbox_gives_out_nothing_behind_a_failure() {
+    let mut inbox = inbox(Ordering::Strict);
+    for seq in 1..=3 {
+        offer(&mut inbox, seq, seq);
+    }
+    let first = inbox.claim(START)[0];
+    fail(&mut inbox, first, START.plus_ms(1_000));
+    assert!(claimed(&mut inbox, START.plus_ms(999)).is_empty());
+    assert_eq!(claimed(&mut inbox, START.plus_ms(1_000)), [1]);
+}
+
+#[test]
+fn a_row_from_before_a_restart_waits_until_reading_has_come_to_it() {
+    let row = RowRecord {
+        state: RowState::Held,
+        attempts: 0,
+        key: 7,
+        epoch: 90,
+        first_attempt: None,
+        last_attempt: None,
+        last_error: None,
+    };
+    let mut inbox = InboxState::restore(rules(Ordering::Key), Position::at(Seq(4)), [(Seq(9), row)], 1, false);
+    assert!(claimed(&mut inbox, START).is_empty());
+    assert_eq!(offer(&mut inbox, 6, 7), Offered::Taken);
+    let claims = inbox.claim(START);
+    assert_eq!(claims[0].seq, Seq(6), "an older event of the key comes first");
+    assert!(claims[0].epoch > Epoch(90), "IN-2: larger than any epoch of an earlier life");
+    assert_eq!(offer(&mut inbox, 9, 7), Offered::Known);
+    inbox.settle(Seq(6), claims[0].epoch, Settlement::Processed, START).expect("counts");
+    assert_eq!(claimed(&mut inbox, START), [9]);
+}
+
+#[test]
+fn after_a_rest_claims_begin_one_at_a_time_and_grow_with_each_success() {
+    let mut inbox = inbox(Ordering::None);
+    for seq in 1..=5 {
+        offer(&mut inbox, seq, seq);
+    }
+    inbox.suspend(START.plus_ms(100));
+    let first = inbox.claim(START.plus_ms(100));
+    assert_eq!(first.len(), 1);
+    inbox.settle(first[0].seq, first[0].epoch, Settlement::Processed, START).expect("counts");
+    assert_eq!(claimed(&mut inbox, START.plus_ms(100)), [2, 3]);
+}
+
+#[test]
+fn the_settled_ranges_are_bounded() {
+    let wide = InboxRules {
+        window_events: 10_000,
+        window_bytes: usize::MAX / 4,
+        concurrency: 10_000,
+        parked_max: 100_000,
+        ..rules(Ordering::None)
+    };
+    let mut inbox = InboxState::restore(wide, Position::at(Seq::ZERO), [], 1, false);
+    let mut offered = 0;
+    for seq in 1..=9_000 {
+        if offer(&mut inbox, seq, seq) == Offered::Full {
+            break;
+        }
+        offered = seq;
+        for claim in inbox.claim(START) {
+            if claim.seq.0 % 2 == 0 {
+                inbox.settle(claim.seq, claim.epoch, Settlement::Processed, START).expect("counts");
+            }
+        }
+    }
+    assert_eq!(inbox.position().ahead.len(), RANGES_MAX);
+    assert_eq!(offered, 2 * RANGES_MAX as u64);
+    assert!(!inbox.wants_more());
+}
