@@ -164,6 +164,10 @@ impl Hub {
         if inner.stopping.load(Ordering::Acquire) {
             return Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5));
         }
+        if !inner.settings.takes_events() {
+            let text = "the outbox is switched off (outbox.enabled)";
+            return Err(Problem::new(ProblemKind::Overloaded, text).retry_after(OUTBOX_OFF_RETRY_S));
+        }
         let mut events = Vec::with_capacity(drafts.len());
         let mut bytes = 0;
         for draft in drafts {
@@ -338,12 +342,15 @@ impl Hub {
     /// The run-time settings of in-process handlers.
     #[must_use]
     pub fn outbox_settings(&self) -> OutboxSettings {
-        self.inner.settings.get()
+        (*self.inner.settings.get()).clone()
     }
 }
 
 /// After the wait for what is in flight, writing positions may take this long at the stop.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// When to come back while an operator has switched the outbox off.
+const OUTBOX_OFF_RETRY_S: u64 = 30;
 
 /// Changes of consumer state that may wait before readiness turns red.
 const LEDGER_BACKLOG_UNREADY: usize = 100_000;

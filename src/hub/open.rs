@@ -249,7 +249,6 @@ impl Hub {
                 attempts_ms: config.delivery.attempts_retention_ms,
                 dead_letters_ms: config.delivery.dead_letter_retention_ms,
             },
-            enabled: settings.get().enabled,
             writing: Arc::default(),
         };
         let outbox =
@@ -275,9 +274,8 @@ impl Hub {
             metrics: Arc::clone(&metrics),
             checkpoint_every: Duration::from_millis(config.inbox.checkpoint_ms),
             retention_every: Duration::from_millis(config.log.retention_check_ms),
-            poll_every: Duration::from_millis(settings.get().polling_interval_ms),
             offer_bytes_max: config.inbox.window_bytes,
-            startup_drain: settings.get().startup_drain_enabled,
+            settings: settings.live(),
         };
         let router =
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));

@@ -17,6 +17,7 @@ use super::catch_up::LogReader;
 use super::ledger::Ledger;
 use super::messages::{Deliver, Deliverer, Ticket};
 use super::state::{InboxRules, Ordering};
+use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::{Draft, Event, EventMeta};
 use crate::event::filter::EventFilter;
 use crate::ground::clock::{Clock as _, ManualClock, SharedClock, UnixMs};
@@ -277,6 +278,8 @@ impl Disk {
         });
         directory.get_or_init(|| Arc::downgrade(&made));
         let arbiter = Arbiter::current();
+        let settings = OutboxSettings { polling_interval_ms: 20, ..Config::default().outbox };
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
         let outbox_parts = OutboxParts {
             writing: Arc::default(),
             log: Arc::clone(&log),
@@ -292,7 +295,6 @@ impl Disk {
                 attempts_ms: u64::MAX,
                 dead_letters_ms: u64::MAX,
             },
-            enabled: true,
         };
         let outbox = supervise(&arbiter, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
         let router_parts = RouterParts {
@@ -305,9 +307,8 @@ impl Disk {
             metrics,
             checkpoint_every,
             retention_every: Duration::from_secs(3_600),
-            poll_every: Duration::from_millis(20),
             offer_bytes_max: 1 << 20,
-            startup_drain: true,
+            settings,
         };
         let router = supervise(&arbiter, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());

@@ -30,11 +30,6 @@ pub struct Append {
 /// One receipt per event of the unit, or why there is none.
 pub type AppendReply = Result<Vec<Appended>, StoreError>;
 
-/// Opens or closes the outbox for appends (`outbox.enabled`).
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct SetEnabled(pub bool);
-
 /// Drops what retention allows to drop, given the lowest position that a consumer still needs.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -75,8 +70,6 @@ pub struct OutboxParts {
     pub group_events_max: usize,
     /// What retention does.
     pub retention: RetentionRules,
-    /// Whether appends are taken at the start.
-    pub enabled: bool,
     /// Held by the writer thread as long as it lives (OB-4); shared by every life of the actor.
     pub writing: Arc<Mutex<()>>,
 }
@@ -87,7 +80,6 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Takes appends in.
 pub struct OutboxActor {
     parts: OutboxParts,
-    enabled: bool,
     writer: Option<mpsc::UnboundedSender<Append>>,
 }
 
@@ -95,8 +87,7 @@ impl OutboxActor {
     /// An outbox without its thread, which is made when the actor starts.
     #[must_use]
     pub fn new(parts: OutboxParts) -> Self {
-        let enabled = parts.enabled;
-        Self { parts, enabled, writer: None }
+        Self { parts, writer: None }
     }
 
     fn start_writer(&mut self) {
@@ -133,22 +124,10 @@ impl Handler<Append> for OutboxActor {
     type Result = ();
 
     fn handle(&mut self, append: Append, _: &mut Self::Context) {
-        if !self.enabled {
-            append.reply.send(Err(StoreError::Unavailable)).ok();
-            return;
-        }
         if let Some(writer) = &self.writer {
             // When the thread has gone, the reply is dropped with the message: no receipt.
             writer.send(append).ok();
         }
-    }
-}
-
-impl Handler<SetEnabled> for OutboxActor {
-    type Result = ();
-
-    fn handle(&mut self, SetEnabled(enabled): SetEnabled, _: &mut Self::Context) {
-        self.enabled = enabled;
     }
 }
 

@@ -16,6 +16,6 @@ mod gate;
 mod tail;
 mod writer;
 
-pub use actor::{Append, AppendReply, OutboxActor, OutboxParts, Retain, RetentionRules, SetEnabled};
+pub use actor::{Append, AppendReply, OutboxActor, OutboxParts, Retain, RetentionRules};
 pub use gate::{Gate, Permit};
 pub use tail::Tail;

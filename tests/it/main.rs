@@ -19,6 +19,7 @@ mod overload;
 mod panics;
 mod retention;
 mod secrets;
+mod settings;
 mod shutdown;
 mod store;
 mod support;
