@@ -156,7 +156,8 @@ impl Hub {
         let log: Arc<dyn EventLog> = engine.clone();
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"))?;
+        let key_uses = Documents::new(Arc::clone(&registry), "key-use");
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -305,7 +306,20 @@ impl Hub {
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
+    }
+}
+
+/// How often it is written when keys were last used.
+const KEY_USES_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes when keys were last used, every now and then, until the hub ends.
+async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
+    loop {
+        clock.sleep(KEY_USES_EVERY).await;
+        let Some(inner) = hub.upgrade() else { return };
+        Hub { inner }.save_key_uses().await;
     }
 }
 

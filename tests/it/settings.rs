@@ -1,13 +1,17 @@
 //! Run-time settings have their effect at once, in every later life of the actors concerned, and after a restart (OUT-4,
-//! OUT-5, OUT-7).
+//! OUT-5, OUT-7); what is written by the clock is written without a stop (SEC-1).
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate::event::parse::parse_event;
-use tidegate::ground::clock::SystemClock;
+use tidegate::ground::clock::{Clock as _, ManualClock, SystemClock};
+use tidegate::ground::context::WriteContext;
+use tidegate::ground::fields::Fields;
 use tidegate::handler::HandlerError;
-use tidegate::store::{AppendUnit, EventLog as _, Prepared};
+use tidegate::store::{AppendUnit, EventLog as _, Prepared, Registry as _};
 
-use crate::embed::{Calls, directory, open, publish, standing, subscribe, wait_standing, well};
+use crate::embed::{Calls, START, directory, open, publish, standing, subscribe, wait_standing, well};
 use crate::support::{Hub, sample, until};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -181,5 +185,27 @@ async fn what_was_pending_at_the_end_is_picked_up_at_the_start_batch_by_batch_or
     let hub = open(dir.path(), SystemClock::shared(), slow).await;
     patch(&hub, &json!({"startup_drain_enabled": true, "polling_interval_ms": HOUR_MS}));
     until("all are picked up", || async { (in_memory(&hub).await.len() == CONSUMERS).then_some(()) }).await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn when_a_key_was_last_used_is_written_once_a_minute_without_a_stop() {
+    let dir = directory();
+    let clock = ManualClock::starting_at(START);
+    let hub = open(dir.path(), clock.clone(), |_| {}).await;
+    let wanted = json!({"application": "it", "scopes": ["read"]}).to_string();
+    let fields = Fields::parse(wanted.as_bytes()).unwrap();
+    let context = WriteContext { by: "admin".into(), at: START, ..WriteContext::default() };
+    let (_, text) = hub.blocking(|hub| hub.create_key(fields, context)).await.unwrap();
+    let written = || hub.engine().list("key-use").unwrap();
+    for minute in 1..=3 {
+        hub.keys().find(text.expose(), clock.now()).unwrap();
+        until("the last use is written", || async {
+            // A sleeper that has not begun to wait yet is woken by the next step.
+            clock.advance(Duration::from_secs(60));
+            written().first().is_some_and(|one| one.revision == minute).then_some(())
+        })
+        .await;
+    }
     hub.stop().await;
 }
