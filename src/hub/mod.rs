@@ -20,6 +20,7 @@
 //! A hub runs on threads of its own, so it can be used from any runtime. Stopping is ordered: nothing new is taken, what
 //! is out is waited for, positions are written, then the threads end.
 
+mod deliveries;
 mod directory;
 mod documents;
 mod handlers;
@@ -55,6 +56,7 @@ use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
 
+pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};

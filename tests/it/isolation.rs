@@ -21,6 +21,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("POST", format!("/v1/webhooks/{webhook}/resume"), json!({})),
         ("POST", format!("/v1/webhooks/{webhook}/test"), json!({})),
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
+        ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
         ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
@@ -34,6 +35,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("PATCH", "/v1/admin/settings"),
     ("GET", "/v1/admin/stats"),
     ("GET", "/v1/admin/consumers"),
+    ("GET", "/v1/admin/consumers/whk_any/rows"),
     ("GET", "/v1/admin/breakers"),
 ];
 

@@ -9,6 +9,7 @@
 mod admin;
 mod bench;
 mod crash;
+mod deliveries;
 mod demo;
 mod embed;
 mod idle;
