@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use base64::Engine as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::config::{Config, Loaded};
 use crate::ground::random::{Random as _, SystemRandom};
@@ -96,9 +97,36 @@ impl Running {
 /// The signals that a running hub heeds, caught from when this is made.
 #[derive(Debug)]
 pub struct Signals {
+    ending: Ending,
+    hangup: Signal,
+}
+
+/// What ends a hub.
+#[derive(Debug)]
+struct Ending {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    /// Ends with standard input, when that is watched.
+    input: Option<oneshot::Receiver<()>>,
+}
+
+impl Ending {
+    /// Ends at the next of them. Cancel-safe.
+    async fn next(&mut self) {
+        let input = async {
+            match &mut self.input {
+                Some(input) => input.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => return,
+            _ = self.interrupt.recv() => return,
+            _ = input => {}
+        }
+        // It ends once: what comes after that is a second signal.
+        self.input = None;
+    }
 }
 
 impl Signals {
@@ -108,26 +136,44 @@ impl Signals {
     /// When the system refuses.
     pub fn catch() -> std::io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            ending: Ending {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                input: None,
+            },
             hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Ends at the next SIGTERM or SIGINT. Cancel-safe.
+    /// Takes the end of standard input for a signal to end, too: whoever holds the other end of the pipe may die in any
+    /// way, and the hub does not outlive it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn watch_input(&mut self) -> std::io::Result<()> {
+        let (ended, input) = oneshot::channel();
+        // A thread of its own, because a read that never ends would keep the runtime from ending.
+        std::thread::Builder::new().name("stdin-watch".into()).spawn(move || {
+            if let Err(error) = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()) {
+                tracing::warn!(%error, "standard input cannot be read; that counts as its end");
+            }
+            // Fails when the hub is ending already.
+            ended.send(()).ok();
+        })?;
+        self.ending.input = Some(input);
+        Ok(())
+    }
+
+    /// Ends at the next SIGTERM or SIGINT, or with standard input when that is watched. Cancel-safe.
     pub async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        self.ending.next().await;
     }
 
     /// The same, and reads the log level again at each SIGHUP. Cancel-safe.
     pub async fn end_or_reload(&mut self, loaded: &Loaded, log: &LogHandle) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                () = self.ending.next() => return,
                 _ = self.hangup.recv() => reload(loaded, log),
             }
         }
@@ -146,13 +192,26 @@ fn reload(loaded: &Loaded, log: &LogHandle) {
     }
 }
 
-/// Runs the hub until SIGTERM or SIGINT; a second signal ends the wait for what is in flight. SIGHUP reads the log level
-/// again.
+/// What ends a hub besides SIGTERM and SIGINT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing.
+    Signal,
+    /// The end of standard input.
+    InputEnds,
+}
+
+/// Runs the hub until SIGTERM or SIGINT, or what `until` says; a second signal ends the wait for what is in flight. SIGHUP
+/// reads the log level again.
 ///
 /// # Errors
 /// When the hub cannot start.
-pub async fn run(loaded: Loaded, log: LogHandle) -> anyhow::Result<()> {
+pub async fn run(loaded: Loaded, log: LogHandle, until: Until) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
+    match until {
+        Until::Signal => {}
+        Until::InputEnds => signals.watch_input().context("watching standard input")?,
+    }
     let running = Running::start(&loaded.config, crate::cli::say_once).await?;
     signals.end_or_reload(&loaded, &log).await;
     running.stop(&mut signals).await;

@@ -1,6 +1,7 @@
 //! A hub as a child process: started on a directory of its own, talked to over its two listeners, stopped by signal.
 //!
-//! A hub that is dropped is killed by its process id; its directory is removed by [`DataDir`].
+//! A hub that is dropped is killed by its process id; its directory is removed by [`DataDir`]. A bench that is killed
+//! drops nothing: the hub then sees the end of its standard input, a pipe that only the bench holds, and stops by itself.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -87,10 +88,10 @@ impl Hub {
             }
         }
         command
-            .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--until-input-ends", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
             .env("TIDEGATE__DELIVERY__ALLOW_PRIVATE_NETWORKS", "true")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log);
         let started_ns = clock.monotonic_ns();

@@ -3,12 +3,16 @@
 use super::client::Target;
 use super::exit::Failure;
 use crate::config::{Config, LoadArgs};
+use crate::serve::Until;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     settings: SettingFlags,
+    /// End when standard input ends, too: the hub does not outlive the program that started it
+    #[arg(long)]
+    until_input_ends: bool,
 }
 
 /// Flags that override settings.
@@ -52,8 +56,9 @@ impl SettingFlags {
 /// When settings, log or hub do not start.
 pub fn run(target: &Target, args: &Args) -> Result<(), Failure> {
     let loaded = Config::load(args.settings.load_args(target))?;
+    let until = if args.until_input_ends { Until::InputEnds } else { Until::Signal };
     let log = crate::logging::init(&loaded.config.logging).map_err(anyhow::Error::from)?;
-    Ok(actix::System::new().block_on(crate::serve::run(loaded, log))?)
+    Ok(actix::System::new().block_on(crate::serve::run(loaded, log, until))?)
 }
 
 #[cfg(test)]

@@ -54,6 +54,15 @@ pub enum Command {
         /// The webhook's id
         id: String,
     },
+    /// Show deliveries that are not settled: failed, waiting behind a failed one, or out; those due first
+    Deliveries {
+        /// The webhook's id
+        id: String,
+        #[command(flatten)]
+        filter: DeliveryFilter,
+        #[command(flatten)]
+        page: Page,
+    },
     /// Show the latest attempts
     Attempts {
         /// The webhook's id
@@ -61,6 +70,20 @@ pub enum Command {
         #[command(flatten)]
         page: Page,
     },
+}
+
+/// Which deliveries.
+#[derive(Debug, clap::Args)]
+pub struct DeliveryFilter {
+    /// Where they stand
+    #[arg(long, value_parser = ["pending", "processing", "failed"])]
+    status: Option<String>,
+    /// Due before this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    due_before: Option<String>,
+    /// Due after this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    due_after: Option<String>,
 }
 
 /// A part of a list.
@@ -157,6 +180,17 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "/created_at"),
 ];
 
+const DELIVERY_COLUMNS: &[Column] = &[
+    ("DUE", "/due_at"),
+    ("STATUS", "/status"),
+    ("SEQ", "/seq"),
+    ("EVENT", "/event_id"),
+    ("TYPE", "/type"),
+    ("ATTEMPTS", "/attempts"),
+    ("LAST", "/last_attempt"),
+    ("ERROR", "/last_error"),
+];
+
 const ATTEMPT_COLUMNS: &[Column] = &[
     ("AT", "/at"),
     ("EVENT", "/event_id"),
@@ -183,6 +217,15 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
         Command::Attempts { id, page } => {
             let answer = client.call(Method::GET, &path(&id, "/attempts"), &page.query(), Body::None).await?;
             return output.list(&answer, "items", ATTEMPT_COLUMNS);
+        }
+        Command::Deliveries { id, filter, page } => {
+            let query = page
+                .query()
+                .with("status", filter.status)
+                .with("due_before", filter.due_before)
+                .with("due_after", filter.due_after);
+            let answer = client.call(Method::GET, &path(&id, "/deliveries"), &query, Body::None).await?;
+            return output.list(&answer, "items", DELIVERY_COLUMNS);
         }
         Command::Delete { id } => {
             output.thing(&client.call(Method::DELETE, &path(&id, ""), &none, Body::None).await?)?;

@@ -4,7 +4,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +130,8 @@ pub struct OutboxSettings {
     pub enabled: bool,
     /// Whether events are handed on.
     pub processor_enabled: bool,
-    /// Whether what was pending at the last end goes first at a start.
+    /// Whether consumers with something pending at the last end are started at once; if not, the safety net or their
+    /// next event starts them.
     pub startup_drain_enabled: bool,
     /// The safety net behind the notifier while there is work.
     pub polling_interval_ms: u64,
@@ -144,9 +147,13 @@ pub struct OutboxSettings {
     pub retry_base_delay_ms: u64,
     /// Whether a delivery given up leaves a dead letter.
     pub dead_letter_enabled: bool,
-    /// Deliveries claimed at once during the start-up drain.
+    /// Consumers with something pending that are being started at a time.
     pub startup_drain_batch_size: u32,
 }
+
+/// The settings that hold now: replaced as a whole when one is changed, read by whom they concern at each use, so that
+/// an actor that is built anew has the current ones.
+pub type LiveSettings = Arc<ArcSwap<OutboxSettings>>;
 
 /// Windows and cursors of consumers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

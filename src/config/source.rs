@@ -457,6 +457,25 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_of_webhooks_is_bounded_as_a_retry_policy_is() {
+        let list = |count: u32, ms: u64| vec![ms.to_string(); count as usize].join(",");
+        let most = limits::RETRY_ATTEMPTS_MAX - 1;
+        let longest_ms = limits::RETRY_DELAY_MS_MAX;
+        let key = "delivery.retry.delays_ms";
+        for fits in [list(0, 0), list(most, longest_ms)] {
+            let loaded = load("", &[], &[(key, &fits)]).expect("fits");
+            let delays_ms = loaded.config.delivery.retry.delays_ms;
+            let attempts_max = u32::try_from(delays_ms.len() + 1).expect("few");
+            let policy = crate::retry::RetryPolicy::Fixed { attempts_max, delays_ms, jitter: 0.0 };
+            policy.validate("retry").expect("a policy may have what a setting may have");
+        }
+        for bad in [list(most + 1, 1), list(1, longest_ms + 1)] {
+            let found = faults("", &[], &[(key, &bad)]);
+            assert!(found[0].to_string().contains("at most 99 whole numbers, each 0 to 604800000"), "{}", found[0]);
+        }
+    }
+
+    #[test]
     fn settings_that_bound_each_other_are_checked_together() {
         let found = faults("", &[("TIDEGATE__DELIVERY__CONNECT_TIMEOUT_MS", "60000")], &[]);
         assert_eq!(

@@ -34,6 +34,10 @@ pub const ERROR_CHARS_MAX: usize = 1_023;
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Characters kept of an endpoint's answer.
 pub const SNIPPET_CHARS_MAX: usize = 500;
+/// Most attempts a retry policy may ask for, the first included.
+pub const RETRY_ATTEMPTS_MAX: u32 = 100;
+/// Longest delay between two attempts, in milliseconds: 7 days.
+pub const RETRY_DELAY_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Largest name of an in-process consumer, in characters.
 pub const CONSUMER_CHARS_MAX: usize = 127;
 /// Most in-process handlers of one hub.

@@ -6,6 +6,7 @@ mod answer;
 mod auth;
 mod body;
 mod dead_letters;
+mod deliveries;
 mod events;
 mod health;
 mod params;
@@ -89,6 +90,7 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
                 .default_service(other()),
         )
         .service(web::resource("/v1/webhooks/{id}/attempts").get(webhooks::attempts).default_service(other()))
+        .service(web::resource("/v1/webhooks/{id}/deliveries").get(deliveries::of_webhook).default_service(other()))
         .service(web::resource("/v1/webhooks/{id}/pause").post(webhooks::pause).default_service(other()))
         .service(web::resource("/v1/webhooks/{id}/resume").post(webhooks::resume).default_service(other()))
         .service(web::resource("/v1/webhooks/{id}/test").post(webhooks::test).default_service(other()))
@@ -113,6 +115,9 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
             .service(web::resource("/v1/admin/stats").get(admin::stats).default_service(other()))
             .service(web::resource("/v1/admin/health").get(admin::health).default_service(other()))
             .service(web::resource("/v1/admin/consumers").get(admin::consumers).default_service(other()))
+            .service(
+                web::resource("/v1/admin/consumers/{id}/rows").get(deliveries::of_consumer).default_service(other()),
+            )
             .service(web::resource("/v1/admin/breakers").get(admin::breakers).default_service(other()))
             .service(
                 web::resource("/v1/admin/breakers/{id}/{command}")

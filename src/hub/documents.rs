@@ -42,6 +42,11 @@ pub fn store_problem(error: &StoreError) -> Problem {
     }
 }
 
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value)
+        .map_err(|error| Problem::new(ProblemKind::Internal, format!("the document does not encode: {error}")))
+}
+
 impl<T: Serialize + DeserializeOwned> Documents<T> {
     /// The documents of `kind`.
     #[must_use]
@@ -79,9 +84,17 @@ impl<T: Serialize + DeserializeOwned> Documents<T> {
     /// # Errors
     /// When it was changed meanwhile, or the store fails.
     pub fn put(&self, key: &str, value: &T, expected: Option<u64>) -> Result<u64, Problem> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|error| Problem::new(ProblemKind::Internal, format!("the document does not encode: {error}")))?;
-        self.registry.put(self.kind, key, &bytes, expected).map_err(|error| store_problem(&error))
+        self.registry.put(self.kind, key, &encoded(value)?, expected).map_err(|error| store_problem(&error))
+    }
+
+    /// Writes documents as they are, whatever their revision, in one durable commit. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn put_all(&self, values: &[(String, T)]) -> Result<(), Problem> {
+        let encode = |(key, value): &(String, T)| Ok((key.clone(), encoded(value)?));
+        let documents: Vec<_> = values.iter().map(encode).collect::<Result<_, Problem>>()?;
+        self.registry.put_all(self.kind, &documents).map_err(|error| store_problem(&error))
     }
 
     /// Removes a document durably. Blocks.

@@ -1,10 +1,15 @@
 //! API keys (SEC-1): made once and shown once, kept as a hash, found by it.
+//!
+//! When a key was last used is noted in memory by each request and written by the clock: once a minute and at the stop,
+//! those that were used since, many in one commit. A crash loses the last minute of it and nothing else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -78,9 +83,24 @@ pub struct Key {
     /// As it is kept.
     pub record: KeyRecord,
     last_used_ms: AtomicU64,
+    /// What the store has of it.
+    saved_ms: AtomicU64,
+}
+
+/// When a key was last used, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// The key's id.
+    pub id: String,
+    /// When.
+    pub at: UnixMs,
 }
 
 impl Key {
+    fn new(record: KeyRecord, last_used: UnixMs) -> Self {
+        Self { record, last_used_ms: AtomicU64::new(last_used.0), saved_ms: AtomicU64::new(last_used.0) }
+    }
+
     /// The key as operators see it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -102,12 +122,17 @@ impl Key {
 
 /// Most keys of a hub.
 const KEYS_MAX: usize = 100_000;
+/// Uses written in one commit.
+const USES_WRITTEN_MAX: usize = 1_000;
 
 /// Every key, found by its hash.
 #[derive(Debug)]
 pub struct Keys {
     documents: Documents<KeyRecord>,
+    uses: Documents<KeyUse>,
     by_hash: DashMap<[u8; 32], Arc<Key>>,
+    /// Uses are written by one at a time, so that an older one never follows a newer one.
+    saving: Mutex<()>,
 }
 
 fn hash_of(key: &str) -> [u8; 32] {
@@ -123,14 +148,45 @@ impl Keys {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn load(documents: Documents<KeyRecord>) -> Result<Self, Problem> {
+    pub fn load(documents: Documents<KeyRecord>, uses: Documents<KeyUse>) -> Result<Self, Problem> {
+        let mut last_used: HashMap<String, UnixMs> =
+            uses.list()?.into_iter().map(|(one, _)| (one.id, one.at)).collect();
         let by_hash = DashMap::new();
         for (record, _) in documents.list()? {
+            let used = last_used.remove(&record.id).unwrap_or_default();
             if let Some(hash) = stored_hash(&record) {
-                by_hash.insert(hash, Arc::new(Key { record, last_used_ms: AtomicU64::new(0) }));
+                by_hash.insert(hash, Arc::new(Key::new(record, used)));
             }
         }
-        Ok(Self { documents, by_hash })
+        // Of keys that were revoked while their use was being written.
+        for id in last_used.keys() {
+            uses.delete(id)?;
+        }
+        Ok(Self { documents, uses, by_hash, saving: Mutex::new(()) })
+    }
+
+    /// Writes when keys were last used, of those that were used since the last time. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails; what was not written is written the next time.
+    pub fn save_uses(&self) -> Result<(), Problem> {
+        let _one_at_a_time = self.saving.lock();
+        let used = |key: &Arc<Key>| {
+            let used_ms = key.last_used_ms.load(Ordering::Relaxed);
+            (used_ms > key.saved_ms.load(Ordering::Relaxed)).then(|| (Arc::clone(key), UnixMs(used_ms)))
+        };
+        let due: Vec<_> = self.by_hash.iter().filter_map(|entry| used(entry.value())).collect();
+        for some in due.chunks(USES_WRITTEN_MAX) {
+            let uses = some.iter().map(|(key, at)| {
+                let id = key.record.id.clone();
+                (id.clone(), KeyUse { id, at: *at })
+            });
+            self.uses.put_all(&uses.collect::<Vec<_>>())?;
+            for (key, at) in some {
+                key.saved_ms.store(at.0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     /// The key with this text, when it is valid now. The look-up goes by hash, so its time tells nothing of the text.
@@ -198,7 +254,7 @@ impl Keys {
             created: context,
         };
         self.documents.put(&record.id, &record, None)?;
-        let key = Arc::new(Key { record, last_used_ms: AtomicU64::new(0) });
+        let key = Arc::new(Key::new(record, UnixMs::default()));
         self.by_hash.insert(hash, Arc::clone(&key));
         Ok((key, text))
     }
@@ -219,6 +275,69 @@ impl Keys {
         let hash = self.by_hash.iter().find(|entry| entry.value().record.id == id).map(|entry| *entry.key());
         let Some(hash) = hash else { return Ok(false) };
         self.by_hash.remove(&hash);
-        self.documents.delete(id)
+        let was = self.documents.delete(id)?;
+        self.uses.delete(id)?;
+        Ok(was)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ground::random::SeededRandom;
+    use crate::store::Registry;
+    use crate::store::fake::{Call, FakeStore, Fault};
+
+    fn load(store: &Arc<FakeStore>) -> Keys {
+        let registry: Arc<dyn Registry> = Arc::clone(store) as Arc<dyn Registry>;
+        Keys::load(Documents::new(Arc::clone(&registry), "key"), Documents::new(registry, "key-use")).expect("loads")
+    }
+
+    fn make(keys: &Keys) -> (Arc<Key>, Secret) {
+        let wanted = json!({"application": "shop", "scopes": ["read"]});
+        let fields = Fields::parse(wanted.to_string().as_bytes()).expect("an object");
+        let context = WriteContext { by: "admin".into(), at: UnixMs(1), ..WriteContext::default() };
+        keys.create(fields, context, &*SeededRandom::shared(7)).expect("made")
+    }
+
+    fn revisions(store: &FakeStore) -> Vec<u64> {
+        store.list("key-use").expect("lists").iter().map(|document| document.revision).collect()
+    }
+
+    #[test]
+    fn the_last_use_is_written_once_however_often_a_key_is_used_and_is_known_after_a_restart() {
+        let store = FakeStore::new(10);
+        let keys = load(&store);
+        let (key, text) = make(&keys);
+        assert_eq!(key.to_json()["last_used_at"], json!(null));
+        keys.save_uses().expect("saves");
+        assert!(revisions(&store).is_empty(), "a key that was never used costs nothing");
+        for at in 1_000..2_000 {
+            keys.find(text.expose(), UnixMs(at)).expect("known");
+        }
+        keys.save_uses().expect("saves");
+        keys.save_uses().expect("saves");
+        assert_eq!(revisions(&store), [1], "written once, and not again while it is not used");
+        let again = load(&store);
+        assert_eq!(again.list()[0].to_json()["last_used_at"], UnixMs(1_999).to_rfc3339());
+        again.save_uses().expect("saves");
+        assert_eq!(revisions(&store), [1]);
+    }
+
+    #[test]
+    fn a_use_that_could_not_be_written_is_written_the_next_time_and_goes_with_its_key() {
+        let store = FakeStore::new(10);
+        let keys = load(&store);
+        let (key, text) = make(&keys);
+        keys.find(text.expose(), UnixMs(5_000)).expect("known");
+        store.plan(Call::Put, 1, Fault::Error);
+        keys.save_uses().expect_err("the store fails");
+        store.reopen();
+        keys.save_uses().expect("saves");
+        assert_eq!(revisions(&store), [1]);
+        assert!(keys.revoke(&key.record.id).expect("revokes"));
+        assert!(revisions(&store).is_empty());
     }
 }

@@ -20,6 +20,7 @@
 //! A hub runs on threads of its own, so it can be used from any runtime. Stopping is ordered: nothing new is taken, what
 //! is out is waited for, positions are written, then the threads end.
 
+mod deliveries;
 mod directory;
 mod documents;
 mod handlers;
@@ -49,12 +50,13 @@ use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::outbox::{Append, Gate, Intake, NotTaken, OutboxActor, Tail};
+use crate::outbox::{Append, Gate, Intake, OutboxActor, Tail};
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
 
+pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};
@@ -165,6 +167,10 @@ impl Hub {
         if inner.stopping.load(Ordering::Acquire) {
             return Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5));
         }
+        if !inner.settings.takes_events() {
+            let text = "the outbox is switched off (outbox.enabled)";
+            return Err(Problem::new(ProblemKind::Overloaded, text).retry_after(OUTBOX_OFF_RETRY_S));
+        }
         let mut events = Vec::with_capacity(drafts.len());
         let mut bytes = 0;
         for draft in drafts {
@@ -181,7 +187,7 @@ impl Hub {
         inner
             .intake
             .append(Append { unit, permit, reply })
-            .map_err(|error: NotTaken| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
+            .map_err(|error| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
         let answers = match answer.await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(store_problem(&error)),
@@ -340,12 +346,15 @@ impl Hub {
     /// The run-time settings of in-process handlers.
     #[must_use]
     pub fn outbox_settings(&self) -> OutboxSettings {
-        self.inner.settings.get()
+        (*self.inner.settings.get()).clone()
     }
 }
 
 /// After the wait for what is in flight, writing positions may take this long at the stop.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// When to come back while an operator has switched the outbox off.
+const OUTBOX_OFF_RETRY_S: u64 = 30;
 
 /// Changes of consumer state that may wait before readiness turns red.
 const LEDGER_BACKLOG_UNREADY: usize = 100_000;

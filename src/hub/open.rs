@@ -156,7 +156,8 @@ impl Hub {
         let log: Arc<dyn EventLog> = engine.clone();
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"))?;
+        let key_uses = Documents::new(Arc::clone(&registry), "key-use");
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -235,7 +236,7 @@ impl Hub {
         .map_err(HubError::Threads)?;
         directory.set_ledger(ledger.clone());
 
-        let intake = Arc::new(Intake::new(settings.get().enabled));
+        let intake = Arc::new(Intake::new());
         let outbox_parts = OutboxParts {
             log: Arc::clone(&log),
             state: Arc::clone(&state),
@@ -276,9 +277,8 @@ impl Hub {
             metrics: Arc::clone(&metrics),
             checkpoint_every: Duration::from_millis(config.inbox.checkpoint_ms),
             retention_every: Duration::from_millis(config.log.retention_check_ms),
-            poll_every: Duration::from_millis(settings.get().polling_interval_ms),
             offer_bytes_max: config.inbox.window_bytes,
-            startup_drain: settings.get().startup_drain_enabled,
+            settings: settings.live(),
         };
         let router =
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
@@ -309,7 +309,20 @@ impl Hub {
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
+    }
+}
+
+/// How often it is written when keys were last used.
+const KEY_USES_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes when keys were last used, every now and then, until the hub ends.
+async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
+    loop {
+        clock.sleep(KEY_USES_EVERY).await;
+        let Some(inner) = hub.upgrade() else { return };
+        Hub { inner }.save_key_uses().await;
     }
 }
 

@@ -46,6 +46,13 @@ impl Hub {
         self.inner.keys.create(fields, context, &*self.inner.random)
     }
 
+    /// Writes when keys were last used. It is a note: when the store fails, it is written the next time.
+    pub(super) async fn save_key_uses(&self) {
+        if let Err(problem) = self.blocking(|hub| hub.inner.keys.save_uses()).await {
+            tracing::warn!(%problem, "when keys were last used is not written yet");
+        }
+    }
+
     /// Every breaker. Those that do not run are read from the store; one that was never stored is closed.
     ///
     /// # Errors

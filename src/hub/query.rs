@@ -183,7 +183,7 @@ impl Hub {
         Ok(out)
     }
 
-    async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {
+    pub(super) async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {
         self.inner.directory.running(&consumer.id)?.ask(Inspect { seqs }).await.ok()
     }
 

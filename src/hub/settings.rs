@@ -1,11 +1,15 @@
 //! Settings that change at run time and are kept over a restart (OUT-7).
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{Documents, Hub};
-use crate::config::OutboxSettings;
+use crate::config::{LiveSettings, OutboxSettings};
 use crate::ground::error::Problem;
+use crate::router::messages::Reconsider;
 
 const KEY: &str = "outbox";
 
@@ -13,7 +17,10 @@ const KEY: &str = "outbox";
 #[derive(Debug)]
 pub(super) struct Settings {
     documents: Documents<Map<String, Value>>,
-    current: Mutex<OutboxSettings>,
+    /// Shared with the actors that the settings concern: whatever becomes of an actor, the next life reads these.
+    current: LiveSettings,
+    /// Changes are made one at a time.
+    changing: Mutex<()>,
 }
 
 impl Settings {
@@ -28,23 +35,33 @@ impl Settings {
                 }
             }
         }
-        Ok(Self { documents, current: Mutex::new(current) })
+        Ok(Self { documents, current: Arc::new(ArcSwap::from_pointee(current)), changing: Mutex::new(()) })
     }
 
-    pub(super) fn get(&self) -> OutboxSettings {
-        self.current.lock().clone()
+    pub(super) fn get(&self) -> Arc<OutboxSettings> {
+        self.current.load_full()
+    }
+
+    /// Whether new events are taken.
+    pub(super) fn takes_events(&self) -> bool {
+        self.current.load().enabled
+    }
+
+    /// The settings for those who read them at each use.
+    pub(super) fn live(&self) -> LiveSettings {
+        Arc::clone(&self.current)
     }
 
     /// Checks, stores and applies a change. Blocks.
     fn patch(&self, changes: &Map<String, Value>) -> Result<OutboxSettings, Problem> {
-        let mut current = self.current.lock();
-        let mut changed = current.clone();
+        let _one_at_a_time = self.changing.lock();
+        let mut changed = (*self.get()).clone();
         changed.patch(changes)?;
         let stored = self.documents.get(KEY)?;
         let (mut all, revision) = stored.map_or((Map::new(), None), |(all, revision)| (all, Some(revision)));
         all.extend(changes.clone());
         self.documents.put(KEY, &all, revision)?;
-        current.clone_from(&changed);
+        self.current.store(Arc::new(changed.clone()));
         Ok(changed)
     }
 }
@@ -56,8 +73,9 @@ impl Hub {
     /// When a key is unknown or a value out of its range, or the store fails; nothing has changed then.
     pub fn patch_settings(&self, changes: &Map<String, Value>) -> Result<OutboxSettings, Problem> {
         let changed = self.inner.settings.patch(changes)?;
-        self.inner.intake.set_enabled(changed.enabled);
         self.reconfigure_handlers();
+        // A router that is being restarted reads the settings when it begins.
+        self.inner.router.hint(Reconsider);
         Ok(changed)
     }
 }

@@ -24,6 +24,7 @@ impl Hub {
             Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
             Err(error) => tracing::warn!(%error, "the last checkpoint was not written; some deliveries come again"),
         }
+        self.save_key_uses().await;
         let engine = Arc::clone(&inner.engine);
         match crate::inbox::catch_up::blocking(move || engine.sync()).await {
             Ok(()) => {}

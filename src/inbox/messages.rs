@@ -250,6 +250,8 @@ pub struct InboxView {
     pub needed_from: Seq,
     /// Sizes.
     pub counts: Counts,
+    /// The claims that are out, each with the end of its lease.
+    pub out: Vec<(Claim, UnixMs)>,
     /// What keeps it from claiming.
     pub hold: Option<Hold>,
     /// Settled since the inbox was built.

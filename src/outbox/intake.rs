@@ -4,7 +4,6 @@
 //! nothing with it, and woke one more thread for nearly every event.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -36,55 +35,42 @@ impl Append {
     }
 }
 
-/// Why an append was not taken. Nothing was stored.
+/// The outbox is between two lives: an append was not taken and nothing of it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// `outbox.enabled` is off.
-    #[error("the outbox is switched off")]
-    Disabled,
-    /// The outbox is between two lives.
-    #[error("the outbox is being restarted")]
-    Restarting,
-}
+#[error("the outbox is being restarted")]
+pub struct Restarting;
 
 /// The way to the writer thread; shared by every front door and every life of the outbox actor.
 #[derive(Debug)]
 pub struct Intake {
-    enabled: AtomicBool,
     queue: ArcSwapOption<UnboundedSender<Append>>,
     /// The other end of a queue that has no writer yet: events sent before the actor's first turn wait in it.
     unread: Mutex<Option<UnboundedReceiver<Append>>>,
 }
 
+impl Default for Intake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Intake {
     /// An open queue without a writer.
     #[must_use]
-    pub fn new(enabled: bool) -> Self {
+    pub fn new() -> Self {
         let (queue, unread) = mpsc::unbounded_channel();
-        Self {
-            enabled: AtomicBool::new(enabled),
-            queue: ArcSwapOption::from_pointee(queue),
-            unread: Mutex::new(Some(unread)),
-        }
+        Self { queue: ArcSwapOption::from_pointee(queue), unread: Mutex::new(Some(unread)) }
     }
 
     /// Queues a unit for the writer. What may wait is bounded by the gate its permit is from.
     ///
     /// # Errors
-    /// [`NotTaken`]; the unit is dropped.
-    pub fn append(&self, append: Append) -> Result<(), NotTaken> {
-        if !self.enabled.load(Ordering::Acquire) {
-            return Err(NotTaken::Disabled);
-        }
+    /// [`Restarting`]; the unit is dropped.
+    pub fn append(&self, append: Append) -> Result<(), Restarting> {
         match self.queue.load().as_deref() {
-            Some(queue) => queue.send(append).map_err(|_| NotTaken::Restarting),
-            None => Err(NotTaken::Restarting),
+            Some(queue) => queue.send(append).map_err(|_| Restarting),
+            None => Err(Restarting),
         }
-    }
-
-    /// Opens or closes the outbox for appends (`outbox.enabled`); holds over restarts of the actor.
-    pub fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Ordering::Release);
     }
 
     /// Whether a writer reads the queue, or will.
@@ -122,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_comes_before_the_first_writer_waits_for_it() {
-        let intake = Intake::new(true);
+        let intake = Intake::new();
         assert_eq!(intake.append(append().0), Ok(()));
         assert!(!intake.has_writer());
         let mut queue = intake.begin();
@@ -132,11 +118,11 @@ mod tests {
 
     #[test]
     fn an_ended_queue_takes_nothing_until_the_next_writer_begins() {
-        let intake = Intake::new(true);
+        let intake = Intake::new();
         let mut first = intake.begin();
         assert_eq!(intake.append(append().0), Ok(()));
         intake.end();
-        assert_eq!(intake.append(append().0), Err(NotTaken::Restarting));
+        assert_eq!(intake.append(append().0), Err(Restarting));
         assert!(first.try_recv().is_ok(), "the old writer still gets what was queued");
         assert!(first.try_recv().is_err());
         let mut second = intake.begin();
@@ -146,19 +132,11 @@ mod tests {
 
     #[test]
     fn a_queue_without_a_reader_answers_by_dropping_the_reply() {
-        let intake = Intake::new(true);
+        let intake = Intake::new();
         drop(intake.begin());
         let (append, mut answer) = append();
-        assert_eq!(intake.append(append), Err(NotTaken::Restarting));
+        assert_eq!(intake.append(append), Err(Restarting));
         assert!(answer.try_recv().is_err());
         assert!(!intake.has_writer());
-    }
-
-    #[test]
-    fn a_disabled_outbox_takes_nothing() {
-        let intake = Intake::new(false);
-        assert_eq!(intake.append(append().0), Err(NotTaken::Disabled));
-        intake.set_enabled(true);
-        assert_eq!(intake.append(append().0), Ok(()));
     }
 }

@@ -19,5 +19,5 @@ mod writer;
 
 pub use actor::{OutboxActor, OutboxParts, Retain, RetentionRules};
 pub use gate::{Gate, Permit};
-pub use intake::{Append, AppendReply, Intake, NotTaken};
+pub use intake::{Append, AppendReply, Intake, Restarting};
 pub use tail::Tail;

@@ -6,11 +6,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ground::error::Problem;
+use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX};
 
-/// Most attempts a policy may ask for.
-pub const ATTEMPTS_CEILING: u32 = 100;
-/// Longest delay between two attempts, in milliseconds: 7 days.
-pub const DELAY_MS_CEILING: u64 = 7 * 24 * 3_600_000;
 /// What a `Retry-After` is clamped to, in milliseconds: 24 hours.
 pub const RETRY_AFTER_MS_MAX: u64 = 24 * 3_600_000;
 /// Largest multiplier of an exponential schedule.
@@ -180,7 +177,7 @@ impl RetryPolicy {
                 step_ms.saturating_mul(u64::from(index).saturating_add(1)).min(*cap_ms)
             }
         };
-        delay_ms.min(DELAY_MS_CEILING)
+        delay_ms.min(RETRY_DELAY_MS_MAX)
     }
 
     /// Reads a policy from a client's JSON: a preset's name, or an object with `kind`.
@@ -204,10 +201,10 @@ impl RetryPolicy {
     pub fn validate(&self, field: &str) -> Result<(), Problem> {
         let path = |name: &str| format!("{field}.{name}");
         let attempts_max = self.attempts_max();
-        if !(1..=ATTEMPTS_CEILING).contains(&attempts_max) {
+        if !(1..=RETRY_ATTEMPTS_MAX).contains(&attempts_max) {
             return Err(Problem::field(
                 path("attempts_max"),
-                format!("1 to {ATTEMPTS_CEILING} attempts"),
+                format!("1 to {RETRY_ATTEMPTS_MAX} attempts"),
                 attempts_max,
             ));
         }
@@ -224,7 +221,7 @@ impl RetryPolicy {
             }
             Self::Fixed { delays_ms, .. } => {
                 let needed = usize::from(attempts_max > 1);
-                let most = ATTEMPTS_CEILING as usize - 1;
+                let most = RETRY_ATTEMPTS_MAX as usize - 1;
                 if !(needed..=most).contains(&delays_ms.len()) {
                     let limit = format!("{needed} to {most} delays");
                     return Err(Problem::field(path("delays_ms"), limit, format!("{} delays", delays_ms.len())));
@@ -252,17 +249,17 @@ fn in_range(value: f64, least: f64, most: f64, field: impl Fn() -> String) -> Re
 }
 
 fn delay_fits(ms: u64, field: impl Fn() -> String) -> Result<(), Problem> {
-    if ms <= DELAY_MS_CEILING {
+    if ms <= RETRY_DELAY_MS_MAX {
         return Ok(());
     }
-    Err(Problem::field(field(), format!("0 to {DELAY_MS_CEILING} ms (7 days)"), ms))
+    Err(Problem::field(field(), format!("0 to {RETRY_DELAY_MS_MAX} ms (7 days)"), ms))
 }
 
 fn cap_fits(cap_ms: u64, least_ms: u64, least_name: &str, field: impl Fn() -> String) -> Result<(), Problem> {
-    if (least_ms..=DELAY_MS_CEILING).contains(&cap_ms) {
+    if (least_ms..=RETRY_DELAY_MS_MAX).contains(&cap_ms) {
         return Ok(());
     }
-    let limit = format!("{least_name} ({least_ms} ms) to {DELAY_MS_CEILING} ms (7 days)");
+    let limit = format!("{least_name} ({least_ms} ms) to {RETRY_DELAY_MS_MAX} ms (7 days)");
     Err(Problem::field(field(), limit, cap_ms))
 }
 
@@ -290,14 +287,38 @@ mod tests {
         for name in RetryPolicy::PRESETS {
             RetryPolicy::preset(name).expect("known").validate("retry").expect("a preset is valid");
         }
+        assert_eq!(RetryPolicy::PRESETS.len(), 7);
         assert_eq!(RetryPolicy::preset("none"), None);
+    }
+
+    #[test]
+    fn the_presets_vary_their_delays_by_their_own_jitter_and_stop_growing_at_their_cap() {
+        // Name, jitter, the first delay at the least and the most chance, the longest delay.
+        let cases = [
+            ("sales", 0.1, (900, 1_100), 30_000),
+            ("erp", 0.2, (1_600, 2_400), 60_000),
+            ("esignature", 0.1, (900, 1_100), 30_000),
+            ("communication", 0.15, (425, 575), 10_000),
+            ("bridge", 0.0, (1_000, 1_000), 4_000),
+            ("handler", 0.0, (1_000, 1_000), 60_000),
+            ("webhook", 0.2, (4_000, 6_000), 86_400_000),
+        ];
+        assert_eq!(cases.map(|(name, ..)| name), RetryPolicy::PRESETS);
+        for (name, jitter, (least_ms, most_ms), longest_ms) in cases {
+            let policy = RetryPolicy::preset(name).expect("known");
+            assert_eq!(policy.jitter(), jitter, "{name}");
+            assert_eq!(policy.next_delay(1, 0.0, None), Some(least_ms), "{name}");
+            assert_eq!(policy.next_delay(1, 1.0, None), Some(most_ms), "{name}");
+            assert_eq!(policy.scheduled_ms(1_000), longest_ms, "{name}");
+        }
     }
 
     #[test]
     fn a_webhook_has_ten_attempts_over_about_75_hours() {
         let delays = delays("webhook");
-        assert_eq!(delays.len(), 9);
-        assert_eq!(delays[..4], [5_000, 300_000, 1_800_000, 7_200_000]);
+        let hours = [2, 5, 10, 14, 20, 24].map(|hours| hours * 3_600_000);
+        assert_eq!(delays[..3], [5_000, 300_000, 1_800_000]);
+        assert_eq!(delays[3..], hours);
         assert_eq!(delays.iter().sum::<u64>() / 3_600_000, 75);
     }
 
@@ -404,7 +425,7 @@ mod tests {
         #[test]
         fn a_delay_stays_within_jitter_of_the_schedule_and_its_cap(
             attempts_max in 1_u32..=100, base_ms in 0_u64..=10_000, multiplier in 1.0_f64..=100.0,
-            above in 0_u64..=DELAY_MS_CEILING - 10_000, jitter in 0.0_f64..=1.0, made in 0_u32..=120, fraction in 0.0_f64..1.0,
+            above in 0_u64..=RETRY_DELAY_MS_MAX - 10_000, jitter in 0.0_f64..=1.0, made in 0_u32..=120, fraction in 0.0_f64..1.0,
         ) {
             let cap_ms = base_ms + above;
             let policy = RetryPolicy::Exponential { attempts_max, base_ms, multiplier, cap_ms, jitter };
@@ -422,7 +443,7 @@ mod tests {
         }
 
         #[test]
-        fn schedules_never_shrink(index in 0_u32..200, base_ms in 0_u64..1_000, cap_ms in 1_000_u64..DELAY_MS_CEILING) {
+        fn schedules_never_shrink(index in 0_u32..200, base_ms in 0_u64..1_000, cap_ms in 1_000_u64..RETRY_DELAY_MS_MAX) {
             let exponential = RetryPolicy::Exponential { attempts_max: 9, base_ms, multiplier: 1.7, cap_ms, jitter: 0.0 };
             let linear = RetryPolicy::Linear { attempts_max: 9, step_ms: base_ms, cap_ms, jitter: 0.0 };
             for policy in [exponential, linear, RetryPolicy::webhook()] {

@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture as _,
+};
 
+use super::drain::Drain;
 use super::index::SubscriptionIndex;
 use super::messages::{
-    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Retire, RouterView, Subscribe,
-    Unsubscribe,
+    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Reconsider, Retire, RouterView,
+    Subscribe, Unsubscribe,
 };
+use super::pace::Pace;
+use crate::config::LiveSettings;
 use crate::event::envelope::Event;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::actor::InboxActor;
@@ -82,16 +87,14 @@ pub struct RouterParts {
     pub outbox: Handle<OutboxActor>,
     /// Series.
     pub metrics: Arc<Metrics>,
-    /// How often a checkpoint is written when something has moved.
+    /// How long after something has moved a checkpoint is written.
     pub checkpoint_every: Duration,
     /// How often retention looks.
     pub retention_every: Duration,
-    /// The safety net behind the notifier.
-    pub poll_every: Duration,
     /// Bytes that may wait in one inbox's mailbox.
     pub offer_bytes_max: usize,
-    /// Whether consumers with something unsettled are started at once.
-    pub startup_drain: bool,
+    /// How often the safety net looks, and how the start-up drain goes.
+    pub settings: LiveSettings,
 }
 
 struct Subscriber {
@@ -126,6 +129,11 @@ pub struct RouterActor {
     index: SubscriptionIndex<u32>,
     reading: bool,
     matches: Vec<u32>,
+    drain: Drain,
+    /// Whether the next checkpoint has its timer: there is none while nothing moves.
+    checkpoint_planned: bool,
+    /// The one timer of the safety net, and why it is as long as it is.
+    poll: Option<(Pace, SpawnHandle)>,
 }
 
 impl RouterActor {
@@ -145,6 +153,9 @@ impl RouterActor {
             index: SubscriptionIndex::new(),
             reading: false,
             matches: Vec::new(),
+            drain: Drain::default(),
+            checkpoint_planned: false,
+            poll: None,
         }
     }
 
@@ -189,22 +200,70 @@ impl RouterActor {
                 None => self.session.commit(vec![StateOp::DropConsumer(consumer)]),
             }
         }
-        let drain = self.parts.startup_drain;
-        for slot in self.slots.iter_mut().flatten() {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
             match self.parts.inboxes.running(&slot.consumer) {
                 // It was attached to an earlier life of this router; it attaches again.
                 Some(inbox) => {
                     inbox.hint(Detached);
                     slot.inbox = Some(inbox);
                 }
-                None if drain && (slot.unsettled.is_some() || slot.needed_from.is_some()) => {
-                    slot.inbox = self.parts.inboxes.start(&slot.consumer);
+                None if slot.unsettled.is_some() || slot.needed_from.is_some() => {
+                    self.drain.add(u32::try_from(at).unwrap_or(u32::MAX));
                 }
                 None => {}
             }
         }
         self.ready = true;
+        self.go_on_draining();
         self.turn(ctx);
+        let pace = self.pace();
+        self.plan_poll(pace, ctx);
+    }
+
+    /// Starts the next of the consumers that had something pending, unless that is left to the safety net.
+    fn go_on_draining(&mut self) {
+        if self.drain.is_waiting() && self.parts.settings.load().startup_drain_enabled {
+            self.start_waiting();
+        }
+    }
+
+    fn start_waiting(&mut self) {
+        let batch = self.parts.settings.load().startup_drain_batch_size as usize;
+        for slot in self.drain.next(batch) {
+            let Some(subscriber) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            subscriber.inbox = self.parts.inboxes.start(&subscriber.consumer);
+        }
+    }
+
+    /// The safety net (OUT-4): looks at the log though nobody said that it has moved, and starts consumers that still
+    /// wait to be.
+    fn poll(&mut self, ctx: &mut Context<Self>) {
+        if self.drain.is_waiting() {
+            self.drain.let_go();
+            self.start_waiting();
+        }
+        self.revive();
+        self.turn(ctx);
+        let pace = self.pace();
+        self.plan_poll(pace, ctx);
+    }
+
+    fn pace(&self) -> Pace {
+        let unsettled = || self.slots.iter().flatten().any(|one| one.unsettled.is_some() || one.needed_from.is_some());
+        if self.drain.is_waiting() || self.cursor < self.parts.log.head() || unsettled() {
+            Pace::Working
+        } else {
+            Pace::Idle
+        }
+    }
+
+    /// Plans the next look of the safety net anew, by the settings that hold now.
+    fn plan_poll(&mut self, pace: Pace, ctx: &mut Context<Self>) {
+        let timer = ctx.run_later(pace.interval(&self.parts.settings.load()), Self::poll);
+        if let Some((_, before)) = self.poll.replace((pace, timer)) {
+            ctx.cancel_future(before);
+        }
     }
 
     fn subscriber(&mut self, consumer: &ConsumerId) -> Option<&mut Subscriber> {
@@ -266,7 +325,7 @@ impl RouterActor {
         }
         match self.parts.tail.read(self.cursor.next(), TURN_EVENTS) {
             Some(events) => {
-                self.hand_on(events);
+                self.hand_on(events, ctx);
                 self.parts.tail.nudge();
             }
             None => self.read_log(ctx),
@@ -289,10 +348,11 @@ impl RouterActor {
                 Ok((events, upto)) if events.is_empty() => {
                     // Everything up to the head was dropped by retention.
                     router.cursor = router.cursor.max(upto);
+                    router.plan_checkpoint(ctx);
                     router.turn(ctx);
                 }
                 Ok((events, _)) => {
-                    router.hand_on(events);
+                    router.hand_on(events, ctx);
                     router.turn(ctx);
                 }
                 Err(error) => {
@@ -304,7 +364,7 @@ impl RouterActor {
     }
 
     /// Hands each event to the inboxes it matches, and moves the cursor.
-    fn hand_on(&mut self, events: Vec<Arc<Event>>) {
+    fn hand_on(&mut self, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
         let mut offers: HashMap<u32, Vec<Arc<Event>>> = HashMap::new();
         let mut matches = std::mem::take(&mut self.matches);
         for event in &events {
@@ -315,10 +375,14 @@ impl RouterActor {
             }
         }
         self.matches = matches;
+        if !offers.is_empty() && self.poll.is_some_and(|(pace, _)| pace == Pace::Idle) {
+            self.plan_poll(Pace::Working, ctx);
+        }
         for (slot, events) in offers {
             self.offer(slot, events);
         }
         if let Some(last) = events.last() {
+            self.plan_checkpoint(ctx);
             self.cursor = last.seq;
             self.parts.metrics.router_cursor.set(i64::try_from(last.seq.0).unwrap_or(i64::MAX));
         }
@@ -337,7 +401,12 @@ impl RouterActor {
             subscriber.dirty = true;
         }
         let running = subscriber.inbox.as_ref().is_some_and(|inbox| !inbox.has_stopped());
+        if !running && self.drain.waits(slot) && self.parts.settings.load().startup_drain_enabled {
+            // Its turn comes; it reads these after what it had pending.
+            return;
+        }
         if !running {
+            self.drain.done(slot);
             // It asks for its place when it has started, and reads these from the tail.
             subscriber.attached = false;
             subscriber.inbox = self.parts.inboxes.start(&subscriber.consumer);
@@ -366,6 +435,20 @@ impl RouterActor {
                 subscriber.inbox = self.parts.inboxes.start(&subscriber.consumer);
             }
         }
+    }
+
+    /// Something has moved: a checkpoint is written in a while, with whatever moves until then.
+    fn plan_checkpoint(&mut self, ctx: &mut Context<Self>) {
+        if self.checkpoint_planned {
+            return;
+        }
+        self.checkpoint_planned = true;
+        ctx.run_later(self.parts.checkpoint_every, |router, _| {
+            router.checkpoint_planned = false;
+            router.revive();
+            let due = router.checkpoint();
+            router.session.commit(due.into_iter().collect());
+        });
     }
 
     /// The checkpoint that is due; none when nothing has moved.
@@ -413,14 +496,6 @@ impl Actor for RouterActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.load(ctx);
         self.follow(ctx);
-        ctx.run_interval(self.parts.poll_every, Self::turn);
-        ctx.run_interval(self.parts.checkpoint_every, |router, _| {
-            if router.ready {
-                router.revive();
-                let due = router.checkpoint();
-                router.session.commit(due.into_iter().collect());
-            }
-        });
         ctx.run_interval(self.parts.retention_every, |router, _| {
             if router.ready {
                 router.parts.outbox.hint(Retain { needed_from: router.needed_from() });
@@ -444,6 +519,8 @@ impl Handler<Unsubscribe> for RouterActor {
 
     fn handle(&mut self, Unsubscribe { consumer }: Unsubscribe, _: &mut Self::Context) {
         if let Some(slot) = self.by_id.remove(&consumer) {
+            self.drain.done(slot);
+            self.go_on_draining();
             self.index.remove(slot);
             self.slots[slot as usize] = None;
             self.free.push(slot);
@@ -455,7 +532,7 @@ impl Handler<Unsubscribe> for RouterActor {
 impl Handler<Attach> for RouterActor {
     type Result = actix::MessageResult<Attach>;
 
-    fn handle(&mut self, attach: Attach, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) -> Self::Result {
         let Attach { consumer, generation, position } = attach;
         if !self.ready || !self.believes(generation) {
             return actix::MessageResult(Attachment::NotYet);
@@ -473,14 +550,31 @@ impl Handler<Attach> for RouterActor {
             subscriber.dirty = true;
         }
         let position = subscriber.unsettled.clone().unwrap_or_else(|| Position::at(boundary.max(subscriber.from)));
+        if let Some(slot) = self.by_id.get(&consumer) {
+            self.drain.done(*slot);
+        }
+        self.go_on_draining();
+        self.plan_checkpoint(ctx);
         actix::MessageResult(Attachment::Attached(Attached { position, boundary }))
+    }
+}
+
+impl Handler<Reconsider> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconsider, ctx: &mut Self::Context) {
+        if self.ready {
+            self.go_on_draining();
+            let pace = self.pace();
+            self.plan_poll(pace, ctx);
+        }
     }
 }
 
 impl Handler<Detach> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, Detach { consumer, generation, position }: Detach, _: &mut Self::Context) {
+    fn handle(&mut self, Detach { consumer, generation, position }: Detach, ctx: &mut Self::Context) {
         if !self.believes(generation) {
             return;
         }
@@ -488,6 +582,7 @@ impl Handler<Detach> for RouterActor {
             subscriber.attached = false;
             subscriber.unsettled = Some(position);
             subscriber.dirty = true;
+            self.plan_checkpoint(ctx);
         }
     }
 }
@@ -495,7 +590,7 @@ impl Handler<Detach> for RouterActor {
 impl Handler<Positioned> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, told: Positioned, _: &mut Self::Context) {
+    fn handle(&mut self, told: Positioned, ctx: &mut Self::Context) {
         let Positioned { consumer, generation, position, seen, needed_from, nothing_unsettled } = told;
         if !self.believes(generation) {
             return;
@@ -507,6 +602,9 @@ impl Handler<Positioned> for RouterActor {
         } else if subscriber.unsettled.as_ref() != Some(&position) {
             subscriber.unsettled = Some(position);
             subscriber.dirty = true;
+        }
+        if subscriber.dirty {
+            self.plan_checkpoint(ctx);
         }
     }
 }

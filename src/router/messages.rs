@@ -114,6 +114,11 @@ pub struct RouterView {
     pub consumers: Vec<(ConsumerId, Option<Position>)>,
 }
 
+/// Hub → router: the run-time settings have changed; act by them from now on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Reconsider;
+
 /// Stop → router: write a checkpoint now, and answer when it is on disk.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), crate::store::StoreError>")]

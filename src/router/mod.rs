@@ -11,9 +11,15 @@
 //! - `CK-3` Positions pass only between actors of one ledger session: what was in memory when the store failed is not
 //!   believed afterwards.
 //! - `CK-4` What waits in an inbox's mailbox is bounded by its gate.
+//!
+//! A consumer that had something pending when the process ended is started again by the drain (OUT-5), a batch at a time.
+//! Behind the notifier, a timer looks at the log and at consumers that nobody has started (OUT-4): nothing rests on a
+//! wake-up that was lost.
 
 mod actor;
+mod drain;
 pub mod index;
 pub mod messages;
+mod pace;
 
 pub use actor::{Inboxes, RouterActor, RouterLink, RouterParts};

@@ -317,6 +317,13 @@ impl ConsumerState for FakeStore {
         })
     }
 
+    fn rows_after(&self, consumer: &ConsumerId, after: Seq, limit: usize) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
+        self.write(Call::Rows, |content| {
+            let rows = content.rows.get(consumer).into_iter().flat_map(|rows| rows.range(after.next()..));
+            Ok(rows.take(limit).map(|(seq, row)| (*seq, row.clone())).collect())
+        })
+    }
+
     fn consumers_with_rows(&self) -> Result<Vec<ConsumerId>, StoreError> {
         self.look(|content| {
             content.rows.iter().filter(|(_, rows)| !rows.is_empty()).map(|(one, _)| one.clone()).collect()
@@ -401,6 +408,17 @@ impl Registry for FakeStore {
             let revision = expected.unwrap_or(0) + 1;
             content.documents.insert(place, Document { key: key.to_owned(), revision, bytes: bytes.to_vec() });
             Ok(revision)
+        })
+    }
+
+    fn put_all(&self, kind: &str, documents: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        self.write(Call::Put, |content| {
+            for (key, bytes) in documents {
+                let place = (kind.to_owned(), key.clone());
+                let revision = content.documents.get(&place).map_or(0, |document| document.revision) + 1;
+                content.documents.insert(place, Document { key: key.clone(), revision, bytes: bytes.clone() });
+            }
+            Ok(())
         })
     }
 

@@ -254,6 +254,12 @@ pub trait ConsumerState: Send + Sync {
     /// When the engine fails or a record is damaged.
     fn rows(&self, consumer: &ConsumerId) -> Result<Vec<(Seq, RowRecord)>, StoreError>;
 
+    /// Up to `limit` exception rows of a consumer after a position, in order of position.
+    ///
+    /// # Errors
+    /// When the engine fails or a record is damaged.
+    fn rows_after(&self, consumer: &ConsumerId, after: Seq, limit: usize) -> Result<Vec<(Seq, RowRecord)>, StoreError>;
+
     /// Consumers that have exception rows.
     ///
     /// # Errors
@@ -333,6 +339,13 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`StoreError::Revision`] when it changed meanwhile; else when the engine fails.
     fn put(&self, kind: &str, key: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64, StoreError>;
+
+    /// Writes documents of a kind as they are, whatever their revision, in one durable commit: for notes that one writer
+    /// keeps.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn put_all(&self, kind: &str, documents: &[(String, Vec<u8>)]) -> Result<(), StoreError>;
 
     /// Removes a document durably; true when there was one.
     ///

@@ -21,14 +21,14 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::support::{sample, until};
 
-const START: UnixMs = UnixMs(1_795_248_000_000);
+pub(crate) const START: UnixMs = UnixMs(1_795_248_000_000);
 
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     tempfile::Builder::new().prefix("tidegate-it-").tempdir().unwrap()
 }
 
 /// A hub over a directory, with changes to the default settings.
-async fn open(dir: &Path, clock: SharedClock, change: impl FnOnce(&mut Config)) -> Hub {
+pub(crate) async fn open(dir: &Path, clock: SharedClock, change: impl FnOnce(&mut Config)) -> Hub {
     let mut config = Config::default();
     config.server.data_dir = dir.join("data");
     config.log.cache_bytes = 32 << 20;
@@ -40,29 +40,29 @@ async fn open(dir: &Path, clock: SharedClock, change: impl FnOnce(&mut Config)) 
 
 /// What a handler was called with, in order.
 #[derive(Clone, Default)]
-struct Calls(Arc<Mutex<Vec<(String, u32)>>>);
+pub(crate) struct Calls(Arc<Mutex<Vec<(String, u32)>>>);
 
 impl Calls {
     fn note(&self, context: &HandlerContext) {
         self.0.lock().push((context.event_id().to_owned(), context.attempt()));
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         self.0.lock().iter().map(|(id, _)| id.clone()).collect()
     }
 
-    fn attempts_of(&self, wanted: &str) -> Vec<u32> {
+    pub(crate) fn attempts_of(&self, wanted: &str) -> Vec<u32> {
         self.0.lock().iter().filter(|(id, _)| id == wanted).map(|(_, attempt)| *attempt).collect()
     }
 
-    async fn wait(&self, id: &str, attempts: &[u32]) {
+    pub(crate) async fn wait(&self, id: &str, attempts: &[u32]) {
         until(&format!("{id} was tried {attempts:?}"), || async { (self.attempts_of(id) == attempts).then_some(()) })
             .await;
     }
 }
 
 /// A handler that notes its calls and fails as `fail` says.
-async fn subscribe(
+pub(crate) async fn subscribe(
     hub: &Hub,
     pattern: &str,
     consumer: &str,
@@ -78,17 +78,17 @@ async fn subscribe(
     hub.subscribe(pattern, consumer, 0, handler).await.unwrap();
 }
 
-fn well(_: &HandlerContext) -> Result<(), HandlerError> {
+pub(crate) fn well(_: &HandlerContext) -> Result<(), HandlerError> {
     Ok(())
 }
 
-async fn publish(hub: &Hub, event_type: &str, id: &str) {
+pub(crate) async fn publish(hub: &Hub, event_type: &str, id: &str) {
     let receipt = hub.publish(&NewEvent::new(event_type).id(id).org("acme").data(json!({"id": id}))).await.unwrap();
     assert_eq!((receipt.id.as_str(), receipt.duplicate), (id, false));
 }
 
 /// Where an event stands with a handler.
-async fn standing(hub: &Hub, id: &str, consumer: &str) -> Value {
+pub(crate) async fn standing(hub: &Hub, id: &str, consumer: &str) -> Value {
     let text = hub.event_with_consumers(id, None).await.unwrap();
     let event: Value = serde_json::from_slice(&text).unwrap();
     let consumers = event["consumers"].as_array().unwrap();
@@ -97,7 +97,7 @@ async fn standing(hub: &Hub, id: &str, consumer: &str) -> Value {
 }
 
 /// Waits until an event has this status with a handler, after so many attempts.
-async fn wait_standing(hub: &Hub, id: &str, consumer: &str, status: &str, attempts: u64) -> Value {
+pub(crate) async fn wait_standing(hub: &Hub, id: &str, consumer: &str, status: &str, attempts: u64) -> Value {
     until(&format!("{id} is {status} after {attempts} attempts"), || async {
         let one = standing(hub, id, consumer).await;
         (one["status"] == status && one["attempts"] == attempts).then_some(one)

@@ -21,6 +21,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("POST", format!("/v1/webhooks/{webhook}/resume"), json!({})),
         ("POST", format!("/v1/webhooks/{webhook}/test"), json!({})),
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
+        ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
         ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
@@ -34,6 +35,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("PATCH", "/v1/admin/settings"),
     ("GET", "/v1/admin/stats"),
     ("GET", "/v1/admin/consumers"),
+    ("GET", "/v1/admin/consumers/whk_any/rows"),
     ("GET", "/v1/admin/breakers"),
 ];
 
@@ -198,6 +200,33 @@ async fn a_revoked_key_and_an_expired_one_open_nothing() {
     hub.kill();
     hub.restart().await;
     hub.public(key).post("/v1/events", &json!({"type": "a.b"})).await.expect_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn when_a_key_was_last_used_is_known_after_a_restart() {
+    let mut hub = Hub::start().await;
+    let wanted = json!({"application": "it", "org": "acme", "scopes": ["read"]});
+    let used = hub.admin().post("/v1/admin/keys", &wanted).await.expect(201).json();
+    let unused = hub.admin().post("/v1/admin/keys", &wanted).await.expect(201).json();
+    let revoked = hub.admin().post("/v1/admin/keys", &wanted).await.expect(201).json();
+    for key in [&used, &revoked] {
+        hub.public(key["key"].as_str().unwrap()).get("/v1/events").await.expect(200);
+    }
+    hub.admin().delete(&format!("/v1/admin/keys/{}", revoked["id"].as_str().unwrap())).await.expect(204);
+    let last_used = async |hub: &Hub| {
+        let page = hub.admin().get("/v1/admin/keys").await.expect(200).json();
+        let of =
+            |key: &Value| items(&page).iter().find(|one| one["id"] == key["id"]).map(|one| one["last_used_at"].clone());
+        [of(&used), of(&unused), of(&revoked)]
+    };
+    let before = last_used(&hub).await;
+    assert!(before[0].as_ref().is_some_and(Value::is_string), "{before:?}");
+    assert_eq!(before[1..], [Some(Value::Null), None]);
+    for _ in 0..2 {
+        hub.terminate().await;
+        hub.restart().await;
+        assert_eq!(last_used(&hub).await, before);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as it says")]
 
 mod admin;
+mod bench;
 mod crash;
+mod deliveries;
 mod demo;
 mod embed;
 mod idle;
@@ -18,6 +20,7 @@ mod overload;
 mod panics;
 mod retention;
 mod secrets;
+mod settings;
 mod shutdown;
 mod store;
 mod support;

@@ -16,6 +16,39 @@ fn id_of(webhook: &Value) -> String {
 }
 
 #[tokio::test]
+async fn a_retry_policy_may_be_named_and_is_shown_with_its_numbers() {
+    let hub = Hub::start().await;
+    let receiver = Receiver::start();
+    let acme = hub.acme().await;
+    let exponential = |attempts_max: u32, base_ms: u64, cap_ms: u64, jitter: f64| {
+        json!({"kind": "exponential", "attempts_max": attempts_max, "base_ms": base_ms, "multiplier": 2.0,
+            "cap_ms": cap_ms, "jitter": jitter})
+    };
+    let hours = [2, 5, 10, 14, 20, 24].map(|hours| hours * 3_600_000);
+    let delays_ms = [&[5_000, 300_000, 1_800_000][..], &hours].concat();
+    let cases = [
+        ("sales", exponential(4, 1_000, 30_000, 0.1)),
+        ("erp", exponential(6, 2_000, 60_000, 0.2)),
+        ("esignature", exponential(4, 1_000, 30_000, 0.1)),
+        ("communication", exponential(6, 500, 10_000, 0.15)),
+        ("bridge", json!({"kind": "fixed", "attempts_max": 3, "delays_ms": [1_000, 2_000, 4_000], "jitter": 0.0})),
+        ("handler", exponential(3, 1_000, 60_000, 0.0)),
+        ("webhook", json!({"kind": "fixed", "attempts_max": 10, "delays_ms": delays_ms, "jitter": 0.2})),
+    ];
+    let mut wanted = hook(&receiver, "/hook");
+    for (name, policy) in cases {
+        wanted["retry"] = json!(name);
+        let made = acme.webhook(&wanted).await;
+        assert_eq!(made["retry"], policy, "{name}");
+        let changed = acme.patch(&format!("/v1/webhooks/{}", id_of(&made)), &json!({"retry": name})).await;
+        assert_eq!(changed.expect(200).json()["retry"], policy, "{name}");
+    }
+    wanted["retry"] = json!("sometimes");
+    let problem = acme.post("/v1/webhooks", &wanted).await.expect_problem(400, "invalid-field").json();
+    assert_eq!((&problem["field"], &problem["sent"]), (&json!("retry"), &json!("sometimes")), "{problem}");
+}
+
+#[tokio::test]
 async fn a_delivery_is_signed_and_says_what_happened() {
     let hub = Hub::start().await;
     let receiver = Receiver::start();

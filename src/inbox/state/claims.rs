@@ -145,6 +145,16 @@ impl InboxState {
             .collect()
     }
 
+    /// The claims that are out, each with the end of its lease: at most as many as the concurrency.
+    #[must_use]
+    pub fn claims_out(&self) -> Vec<(Claim, UnixMs)> {
+        let claim = |&(until, seq): &(UnixMs, Seq)| {
+            let item = self.items.get(&seq)?;
+            Some((Claim { seq, epoch: item.epoch, attempt: item.attempts + 1 }, until))
+        };
+        self.leases.iter().filter_map(claim).collect()
+    }
+
     /// Renews the lease of a claim.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ contract!(
     attempts_come_newest_first_page_by_page,
     dead_letters_come_newest_first_and_expire,
     a_document_changes_only_from_the_revision_that_is_known,
+    documents_are_written_together_whatever_their_revision,
 );
 
 fn rows_are_kept_per_consumer_and_in_order(store: &mut dyn Subject) {
@@ -28,6 +29,11 @@ fn rows_are_kept_per_consumer_and_in_order(store: &mut dyn Subject) {
     store.restart();
     let rows = store.state().rows(&a).expect("reads");
     assert_eq!(rows, [(Seq(2), row(4)), (Seq(300), row(1))], "the last word on a row counts");
+    let some = |after, limit| store.state().rows_after(&a, Seq(after), limit).expect("reads");
+    assert_eq!(some(0, 1), [(Seq(2), row(4))]);
+    assert_eq!(some(2, 9), [(Seq(300), row(1))]);
+    assert_eq!(some(300, 9), []);
+    assert_eq!(store.state().rows_after(&b, Seq::ZERO, 9).expect("reads"), []);
     assert_eq!(store.state().rows(&b).expect("reads"), []);
     assert_eq!(store.state().consumers_with_rows().expect("reads"), std::slice::from_ref(&a));
     commit(store, vec![StateOp::DropConsumer(a.clone()), StateOp::PutRow(a.clone(), Seq(9), row(1))]);
@@ -153,4 +159,17 @@ fn a_document_changes_only_from_the_revision_that_is_known(store: &mut dyn Subje
     assert!(!registry.delete("webhook", "b").expect("is gone"));
     assert_eq!(registry.get("webhook", "b").expect("reads"), None);
     assert_eq!(registry.put("webhook", "b", b"6", None).expect("is new again"), 1);
+}
+
+fn documents_are_written_together_whatever_their_revision(store: &mut dyn Subject) {
+    let registry = store.registry();
+    let all = |bytes: &[u8]| ["a", "b"].map(|key| (key.to_owned(), bytes.to_vec()));
+    assert_eq!(registry.put("note", "b", b"0", None).expect("is new"), 1);
+    registry.put_all("note", &all(b"1")).expect("writes");
+    registry.put_all("note", &all(b"2")).expect("writes");
+    registry.put_all("note", &[]).expect("writes nothing");
+    store.restart();
+    let found: Vec<_> = store.registry().list("note").expect("lists");
+    let found: Vec<_> = found.iter().map(|one| (one.key.as_str(), one.revision, one.bytes.as_slice())).collect();
+    assert_eq!(found, [("a", 2, &b"2"[..]), ("b", 3, &b"2"[..])]);
 }

@@ -206,6 +206,12 @@ fn join_dead_letter(inner: &Inner, id: &[u8], first: &[u8]) -> Result<DeadLetter
     decode(DEAD_LETTER_VERSION, &record, "dead letter")
 }
 
+fn read_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Seq, RowRecord), StoreError> {
+    let (key, value) = row?;
+    let seq = super::segment::seq_of_key(&key).unwrap_or_default();
+    Ok((seq, decode(ROW_VERSION, &value, "exception row")?))
+}
+
 fn is_first_row(key: &[u8]) -> bool {
     !key.contains(&0)
 }
@@ -243,13 +249,14 @@ impl ConsumerState for Engine {
     fn rows(&self, consumer: &ConsumerId) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
         self.with(|inner| {
             let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
-            let mut out = Vec::new();
-            for row in tree.iter() {
-                let (key, value) = row?;
-                let seq = super::segment::seq_of_key(&key).unwrap_or_default();
-                out.push((seq, decode(ROW_VERSION, &value, "exception row")?));
-            }
-            Ok(out)
+            tree.iter().map(read_row).collect()
+        })
+    }
+
+    fn rows_after(&self, consumer: &ConsumerId, after: Seq, limit: usize) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
+        self.with(|inner| {
+            let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
+            tree.range(after.next().to_key()..).take(limit).map(read_row).collect()
         })
     }
 

@@ -62,6 +62,21 @@ impl Registry for Engine {
         })
     }
 
+    fn put_all(&self, kind: &str, documents: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        self.check_space()?;
+        self.with(|inner| {
+            let mut batch = sled::Batch::default();
+            for (key, bytes) in documents {
+                let revision = get(inner, kind, key)?.map_or(0, |one| one.revision) + 1;
+                let record = codec::encode(VERSION, &(revision, bytes))
+                    .map_err(|source| StoreError::Corrupt { what: "a new document".into(), source })?;
+                batch.insert(row_key(kind, key), record);
+            }
+            inner.registry.apply_batch(batch)?;
+            inner.sync()
+        })
+    }
+
     fn delete(&self, kind: &str, key: &str) -> Result<bool, StoreError> {
         self.with(|inner| {
             let was = inner.registry.remove(row_key(kind, key))?.is_some();

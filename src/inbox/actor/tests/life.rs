@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::endpoint::{Endpoint, Scripted};
+use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::{Draft, Event, EventMeta};
 use crate::event::filter::EventFilter;
 use crate::ground::clock::{ManualClock, SharedClock, UnixMs};
@@ -204,6 +205,14 @@ impl Disk {
         });
         directory.get_or_init(|| Arc::downgrade(&made));
         let arbiter = Arbiter::current();
+        let poll_every_ms = u64::try_from(self.poll_every.as_millis()).expect("fits");
+        let settings = OutboxSettings {
+            polling_interval_ms: poll_every_ms,
+            idle_polling_interval_ms: poll_every_ms,
+            ..Config::default().outbox
+        };
+
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
         let outbox_parts = OutboxParts {
             writing: Arc::default(),
             log: Arc::clone(&log),
@@ -219,7 +228,7 @@ impl Disk {
                 attempts_ms: u64::MAX,
                 dead_letters_ms: u64::MAX,
             },
-            intake: Arc::new(crate::outbox::Intake::new(true)),
+            intake: Arc::new(crate::outbox::Intake::new()),
         };
         let outbox = supervise(&arbiter, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
         let router_parts = RouterParts {
@@ -232,9 +241,8 @@ impl Disk {
             metrics,
             checkpoint_every,
             retention_every: Duration::from_secs(3_600),
-            poll_every: self.poll_every,
             offer_bytes_max: 1 << 20,
-            startup_drain: true,
+            settings,
         };
         let router = supervise(&arbiter, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
