@@ -22,6 +22,7 @@ use crate::event::filter::EventFilter;
 use crate::ground::clock::{Clock as _, ManualClock, SharedClock, UnixMs};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::{SeededRandom, SharedRandom};
+use crate::lookup::Finder;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxActor, OutboxParts, RetentionRules, Tail};
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
@@ -244,7 +245,7 @@ impl Disk {
             consumer: ConsumerId::new("set below"),
             spec: Arc::new(ArcSwap::from_pointee(spec(Ordering::None))),
             totals: Arc::<Totals>::default(),
-            reader: LogReader::new(Arc::clone(&log), Arc::clone(&tail), 2),
+            reader: LogReader::new(Finder::new(Arc::clone(&log), engine.clone()), Arc::clone(&tail), 2),
             state: Arc::clone(&state),
             ledger: ledger.clone(),
             router: link.clone(),

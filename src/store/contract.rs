@@ -10,7 +10,7 @@ use super::fake::{Call, FakeStore, Fault};
 use super::records::{AttemptRecord, PageKey, RowState};
 use super::{
     AppendUnit, Appended, AttemptPage, ConsumerState, DeadLetterRecord, DroppedSegment, Durability, Engine, EventLog,
-    Position, Prepared, ReadLimits, Registry, RowRecord, StateOp, StoreError,
+    IndexLevel, IndexRow, LogIndex, Position, Prepared, ReadLimits, Registry, RowRecord, StateOp, StoreError,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
@@ -24,6 +24,7 @@ trait Subject {
     fn log(&self) -> &dyn EventLog;
     fn state(&self) -> &dyn ConsumerState;
     fn registry(&self) -> &dyn Registry;
+    fn index(&self) -> &dyn LogIndex;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// Waits until the store is open again after a failure.
@@ -71,6 +72,10 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn index(&self) -> &dyn LogIndex {
+        self.engine()
+    }
+
     fn tear_next_append(&self) {
         self.engine().faults().fail_commits.store(1, std::sync::atomic::Ordering::Relaxed);
     }
@@ -99,6 +104,10 @@ impl Subject for OnFake {
     }
 
     fn registry(&self) -> &dyn Registry {
+        &*self.0
+    }
+
+    fn index(&self) -> &dyn LogIndex {
         &*self.0
     }
 
@@ -141,6 +150,7 @@ contract!(
     attempts_come_newest_first_page_by_page,
     dead_letters_come_newest_first_and_expire,
     a_document_changes_only_from_the_revision_that_is_known,
+    index_rows_come_back_as_they_were_written_and_go_from_the_old_end,
     after_a_failed_append_nothing_is_lost_and_work_goes_on,
 );
 
@@ -504,6 +514,49 @@ fn a_document_changes_only_from_the_revision_that_is_known(store: &mut dyn Subje
     assert!(!registry.delete("webhook", "b").expect("is gone"));
     assert_eq!(registry.get("webhook", "b").expect("reads"), None);
     assert_eq!(registry.put("webhook", "b", b"6", None).expect("is new again"), 1);
+}
+
+fn index_rows_come_back_as_they_were_written_and_go_from_the_old_end(store: &mut dyn Subject) {
+    const BLOCK: u64 = IndexLevel::Block.events();
+    let row = |level, number| IndexRow { level, number };
+    let large = vec![7; crate::ground::limits::ROW_BYTES_MAX];
+    for level in IndexLevel::ALL {
+        assert_eq!(store.index().newest_row(level).expect("reads"), None);
+        assert_eq!(store.index().row(row(level, 0)).expect("reads"), None);
+        for number in [0, 1, 2, 300] {
+            store.index().put_row(row(level, number), &number.to_be_bytes()).expect("writes");
+        }
+        store.index().put_row(row(level, 2), &large).expect("writes again");
+        assert_eq!(store.index().newest_row(level).expect("reads"), Some(row(level, 300)));
+    }
+    let blocks = IndexLevel::Block;
+    assert_eq!(store.index().drop_rows(blocks, Seq(BLOCK)).expect("drops"), 1);
+    assert_eq!(
+        store.index().drop_rows(blocks, Seq(2 * BLOCK - 1)).expect("drops"),
+        0,
+        "the last of it is still needed"
+    );
+    assert_eq!(store.index().drop_rows(blocks, Seq(2 * BLOCK)).expect("drops"), 1);
+    assert_eq!(store.index().row(row(blocks, 1)).expect("reads"), None);
+    assert_eq!(store.index().row(row(blocks, 2)).expect("reads"), Some(large));
+    assert_eq!(store.index().row(row(IndexLevel::Group, 1)).expect("reads"), Some(1_u64.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn after_an_opening_no_index_row_is_past_the_head() {
+    const BLOCK: u64 = IndexLevel::Block.events();
+    let mut store = OnEngine::new();
+    let events = (1..=2 * BLOCK).map(|n| event(&format!("e{n}"), "{}")).collect();
+    append(&store, vec![loose(events)]);
+    for level in IndexLevel::ALL {
+        for number in 0..5 {
+            store.index().put_row(IndexRow { level, number }, b"row").expect("writes");
+        }
+    }
+    store.restart();
+    let newest = store.index().newest_row(IndexLevel::Block).expect("reads");
+    assert_eq!(newest, Some(IndexRow { level: IndexLevel::Block, number: 1 }), "the third block is not complete");
+    assert_eq!(store.index().newest_row(IndexLevel::Group).expect("reads"), None);
 }
 
 fn after_a_failed_append_nothing_is_lost_and_work_goes_on(store: &mut dyn Subject) {

@@ -13,6 +13,7 @@ mod embed;
 mod idle;
 mod ingest;
 mod isolation;
+mod lookup;
 mod ordering;
 mod overload;
 mod panics;
