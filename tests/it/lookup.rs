@@ -14,7 +14,7 @@ use crate::support::{Api, Hub, items, sample, until};
 const BLOCK: u64 = 1_024;
 const BATCH: u64 = 500;
 
-/// The nth event: one of 23 orgs, or one that comes three times in all.
+/// The nth event: of one of a dozen orgs, or of one that comes three times in all.
 fn event(n: u64) -> Value {
     let org = if n % 2_500 == 1_700 { "rare".to_owned() } else { format!("org-{}", n * n % 23) };
     let mut event = json!({"id": format!("e{n:05}"), "org": org, "type": format!("{}.done-{}", ["order", "stock"][(n % 2) as usize], n % 7),
