@@ -11,6 +11,7 @@
 //! - [`metrics`]: the series of `/metrics`
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
+//! - [`lookup`]: the index of the log, and the search along it
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
@@ -32,6 +33,7 @@ pub mod http;
 pub mod hub;
 pub mod inbox;
 pub mod logging;
+pub mod lookup;
 pub mod metrics;
 pub mod outbox;
 pub mod retry;

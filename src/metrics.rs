@@ -43,6 +43,7 @@ series! {
     log_head: IntGauge = IntGauge::new("tidegate_log_head_seq", "Last position written to the log.");
     log_earliest: IntGauge = IntGauge::new("tidegate_log_earliest_seq", "First position still in the log.");
     router_cursor: IntGauge = IntGauge::new("tidegate_router_cursor_seq", "Position up to which events were handed to those they match.");
+    log_index_cursor: IntGauge = IntGauge::new("tidegate_log_index_cursor_seq", "Position up to which the index of the log was written.");
     ingest_queue_bytes: IntGauge = IntGauge::new("tidegate_ingest_queue_bytes", "Bytes taken in and not yet synced.");
     tail_bytes: IntGauge = IntGauge::new("tidegate_tail_bytes", "Bytes of the newest events kept in memory.");
     store_bytes: IntGauge = IntGauge::new("tidegate_store_size_bytes", "Size of the store's file.");

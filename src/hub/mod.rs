@@ -49,6 +49,7 @@ use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
+use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, Gate, Intake, OutboxActor, Tail};
 use crate::router::RouterActor;
@@ -78,6 +79,8 @@ struct Inner {
     health: Arc<Health>,
     gate: Gate,
     tail: Arc<Tail>,
+    finder: Finder,
+    indexer: Handle<IndexerActor>,
     ledger: Ledger,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,

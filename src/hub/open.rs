@@ -26,6 +26,7 @@ use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::Notice;
+use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
@@ -192,10 +193,11 @@ impl Hub {
         }
 
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
+        let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
         let (notices, noticed) = mpsc::unbounded_channel();
         let directory = Directory::new(DirectoryParts {
-            reader: LogReader::new(Arc::clone(&log), Arc::clone(&tail), config.inbox.catch_up_readers),
+            reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
             state: Arc::clone(&state),
             registry,
             ledger: OnceLock::new(),
@@ -257,6 +259,17 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
+        let indexer_parts = IndexerParts {
+            log: Arc::clone(&log),
+            index: engine.clone(),
+            tail: Arc::clone(&tail),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            look_every: Duration::from_millis(config.log.retention_check_ms),
+        };
+        let indexer =
+            supervise(&threads.core, ActorKind::Indexer, &health, move || IndexerActor::new(indexer_parts.clone()));
+
         // The router reads the directory when it starts, so every consumer is in it first.
         for (record, _) in handler_documents.list()? {
             let spec = handlers::spec(&record, &settings.get(), &config.inbox);
@@ -293,6 +306,8 @@ impl Hub {
             metrics,
             health,
             tail,
+            finder,
+            indexer,
             ledger,
             outbox,
             intake,

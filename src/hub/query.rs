@@ -14,13 +14,18 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{InboxView, Inspect, Publish};
 use crate::inbox::state::{Hold, Standing};
+use crate::lookup::{Column, Span, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog as _, Position, ReadLimits};
+use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog, Position, ReadLimits, StoreError};
 
-/// Events looked at for one page; a page may end early, with a cursor, when few match.
+/// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
+/// Rows of the log's index looked at for one page.
+const SCAN_ROWS_MAX: usize = 8_192;
+/// Events read at once, and their bytes.
+const READ: (usize, usize) = (256, 8 << 20);
 /// Consumers that one event's answer lists.
 const CONSUMERS_LISTED_MAX: usize = 1_000;
 /// Pages of attempts looked through for one event and consumer.
@@ -31,8 +36,6 @@ const ATTEMPT_PAGES_NEAR: usize = 64;
 const PAGES_READ: usize = 2;
 /// Dead letters looked at for one page.
 const DEAD_SCAN_MAX: usize = 20_000;
-/// Events received out of order by less than this are still found by a look-up by time.
-const TIME_SLACK_MS: u64 = 10_000;
 
 /// What a look-up of events asks for. A clause that is not given does not narrow.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +61,16 @@ pub struct EventQuery {
 }
 
 impl EventQuery {
+    fn wanted(&self) -> Wanted {
+        Wanted::default()
+            .with(Column::Org, self.org.as_deref())
+            .with_types(self.event_type.as_slice())
+            .with(Column::Source, self.source.as_deref())
+            .with(Column::AggregateType, self.aggregate_type.as_deref())
+            .with(Column::AggregateId, self.aggregate_id.as_deref())
+            .within(self.from, self.to)
+    }
+
     fn matches(&self, event: &Event) -> bool {
         let meta = &event.meta;
         let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
@@ -68,6 +81,46 @@ impl EventQuery {
             && same(&self.aggregate_id, meta.aggregate_id.as_ref())
             && self.from.is_none_or(|from| event.received_at >= from)
             && self.to.is_none_or(|to| event.received_at < to)
+    }
+}
+
+/// A page being put together.
+struct Scan<'a> {
+    query: &'a EventQuery,
+    items: Vec<Arc<Event>>,
+    /// Every match up to here is among the items.
+    looked_upto: Seq,
+    /// Events that may still be read.
+    room: usize,
+}
+
+impl Scan<'_> {
+    fn goes_on(&self) -> bool {
+        self.items.len() < self.query.limit && self.room > 0
+    }
+
+    /// Reads a span as far as the page goes. What retention has dropped of it is passed over.
+    fn read(&mut self, log: &dyn EventLog, span: Span) -> Result<(), StoreError> {
+        let mut at = span.from;
+        while self.goes_on() && at <= span.upto {
+            let (events, bytes) = READ;
+            let events = log.read(at, ReadLimits { events, bytes, upto: span.upto })?;
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                if !self.goes_on() {
+                    break;
+                }
+                self.room -= 1;
+                self.looked_upto = event.seq;
+                at = event.seq.next();
+                if self.query.matches(&event) {
+                    self.items.push(event);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -108,56 +161,27 @@ impl Hub {
         event.ok_or_else(|| Problem::not_found("event", id))
     }
 
-    /// Events in order of position. Blocks.
+    /// Events in order of position. Blocks. Reads only what may match, by the index of the log; a page ends early, with
+    /// `has_more`, when that much was read in vain.
     ///
     /// # Errors
     /// When the store fails.
     pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<Event>>, Problem> {
         let engine = &self.inner.engine;
         let head = engine.head();
-        let earliest = engine.earliest();
-        let mut at = query.after.unwrap_or_default().next().max(earliest);
-        if let Some(from) = query.from {
-            at = at.max(self.first_received_after(UnixMs(from.0.saturating_sub(TIME_SLACK_MS)), earliest, head)?);
-        }
-        let mut items = Vec::new();
-        let mut scanned = 0;
-        while at <= head && items.len() < query.limit && scanned < SCAN_EVENTS_MAX {
-            let limits = ReadLimits { events: 1_000, bytes: 8 << 20, upto: head };
-            let events = engine.read(at, limits).map_err(|error| store_problem(&error))?;
-            if events.is_empty() {
-                at = head.next();
+        let at = query.after.unwrap_or_default().next().max(engine.earliest());
+        let mut search = self.inner.finder.search(query.wanted(), at, head);
+        let mut scan = Scan { query, items: Vec::new(), looked_upto: at.prev(), room: SCAN_EVENTS_MAX };
+        while scan.goes_on() && search.probes() < SCAN_ROWS_MAX {
+            let Some(stretch) = search.next_stretch().map_err(|error| store_problem(&error))? else { break };
+            for span in stretch.spans {
+                scan.read(&**engine, span).map_err(|error| store_problem(&error))?;
             }
-            for event in events {
-                at = event.seq.next();
-                scanned += 1;
-                if query.to.is_some_and(|to| event.received_at.0 > to.0.saturating_add(TIME_SLACK_MS)) {
-                    return Ok(Page { items, next: event.seq.prev().to_string(), has_more: false });
-                }
-                if query.matches(&event) {
-                    items.push(event);
-                }
-                if items.len() >= query.limit {
-                    break;
-                }
+            if scan.goes_on() {
+                scan.looked_upto = stretch.upto;
             }
         }
-        Ok(Page { items, next: at.prev().to_string(), has_more: at <= head })
-    }
-
-    /// The first position received at or after a time, by halving.
-    fn first_received_after(&self, time: UnixMs, earliest: Seq, head: Seq) -> Result<Seq, Problem> {
-        let (mut low, mut high) = (earliest.0, head.0.saturating_add(1));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let event = self.inner.engine.get(Seq(middle)).map_err(|error| store_problem(&error))?;
-            if event.is_some_and(|event| event.received_at < time) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(Seq(low))
+        Ok(Page { items: scan.items, next: scan.looked_upto.to_string(), has_more: scan.looked_upto < head })
     }
 
     /// An event with where it stands with each consumer it matches.

@@ -8,12 +8,14 @@ use tokio::sync::Notify;
 
 use crate::event::envelope::Event;
 use crate::ground::ids::Seq;
+use crate::store::{IndexLevel, IndexRow};
 
 /// A ring of the newest events, bounded in bytes. It holds one unbroken run of positions.
 #[derive(Debug)]
 pub struct Tail {
     ring: Mutex<Ring>,
     moved: Notify,
+    block_completed: Notify,
     bytes_max: usize,
 }
 
@@ -27,18 +29,20 @@ impl Tail {
     /// An empty ring.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { ring: Mutex::default(), moved: Notify::new(), bytes_max }
+        Self { ring: Mutex::default(), moved: Notify::new(), block_completed: Notify::new(), bytes_max }
     }
 
-    /// Adds synced events, in order, and wakes the router.
+    /// Adds synced events, in order, and wakes the router; the indexer too, when they complete a block.
     pub fn push(&self, events: impl Iterator<Item = Arc<Event>>) {
         let mut ring = self.ring.lock();
+        let mut completed = false;
         for event in events {
             // A gap (the log was reopened with events nobody was told of) starts the ring anew.
             if ring.events.back().is_some_and(|last| last.seq.next() != event.seq) {
                 ring.events.clear();
                 ring.bytes = 0;
             }
+            completed |= IndexRow::holding(IndexLevel::Block, event.seq).last() == event.seq;
             ring.bytes += event.weight();
             ring.events.push_back(event);
             while ring.bytes > self.bytes_max && ring.events.len() > 1 {
@@ -49,6 +53,9 @@ impl Tail {
         }
         drop(ring);
         self.moved.notify_one();
+        if completed {
+            self.block_completed.notify_one();
+        }
     }
 
     /// Up to `limit` events from `from` on, when the ring holds `from`.
@@ -68,7 +75,12 @@ impl Tail {
         self.moved.notified().await;
     }
 
-    /// Wakes the waiter without a push: something else gives it reason to look.
+    /// Ends when a block of the index was completed since the last time this ended. One waiter.
+    pub async fn block_completed(&self) {
+        self.block_completed.notified().await;
+    }
+
+    /// Wakes the waiter of [`Tail::moved`] without a push: something else gives it reason to look.
     pub fn nudge(&self) {
         self.moved.notify_one();
     }

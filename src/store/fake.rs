@@ -10,7 +10,8 @@ use super::log_record::Prepared;
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
-    Durability, EventLog, Position, ReadLimits, Registry, RowRecord, SegmentInfo, StateOp, StoreError,
+    Durability, EventLog, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord, SegmentInfo,
+    StateOp, StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
@@ -35,6 +36,7 @@ pub(crate) enum Call {
     Commit,
     Rows,
     Put,
+    PutRow,
 }
 
 #[derive(Clone, Default)]
@@ -51,6 +53,7 @@ struct Content {
     newest_page: Option<PageKey>,
     dead: BTreeMap<String, DeadLetterRecord>,
     documents: BTreeMap<(String, String), Document>,
+    index: BTreeMap<IndexRow, Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -61,6 +64,7 @@ struct State {
     failed: bool,
     reopened: u64,
     stalled: bool,
+    events_read: usize,
 }
 
 /// The store in memory.
@@ -95,6 +99,11 @@ impl FakeStore {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.state.lock().failed
+    }
+
+    /// Events that readers were given so far.
+    pub(crate) fn events_read(&self) -> usize {
+        self.state.lock().events_read
     }
 
     /// Whether a call is stalled now.
@@ -235,7 +244,7 @@ impl EventLog for FakeStore {
     }
 
     fn read(&self, from: Seq, limits: ReadLimits) -> Result<Vec<Arc<Event>>, StoreError> {
-        self.write(Call::Read, |content| {
+        let read = self.write(Call::Read, |content| {
             let (mut out, mut bytes) = (Vec::new(), 0);
             for (seq, event) in content.events.range(from..) {
                 if *seq > limits.upto {
@@ -248,7 +257,8 @@ impl EventLog for FakeStore {
                 }
             }
             Ok(out)
-        })
+        });
+        read.inspect(|events| self.state.lock().events_read += events.len())
     }
 
     fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
@@ -383,6 +393,31 @@ impl ConsumerState for FakeStore {
             let before = content.dead.len();
             content.dead.retain(|_, dead| dead.at.0 >= dead_before_ms);
             Ok((before - content.dead.len()) as u64)
+        })
+    }
+}
+
+impl LogIndex for FakeStore {
+    fn put_row(&self, row: IndexRow, record: &[u8]) -> Result<(), StoreError> {
+        self.write(Call::PutRow, |content| {
+            content.index.insert(row, record.to_vec());
+            Ok(())
+        })
+    }
+
+    fn row(&self, row: IndexRow) -> Result<Option<Vec<u8>>, StoreError> {
+        self.look(|content| content.index.get(&row).cloned())
+    }
+
+    fn newest_row(&self, level: IndexLevel) -> Result<Option<IndexRow>, StoreError> {
+        self.look(|content| content.index.keys().rfind(|row| row.level == level).copied())
+    }
+
+    fn drop_rows(&self, level: IndexLevel, before: Seq) -> Result<u64, StoreError> {
+        self.write(Call::Commit, |content| {
+            let rows = content.index.len();
+            content.index.retain(|row, _| row.level != level || row.last() >= before);
+            Ok((rows - content.index.len()) as u64)
         })
     }
 }

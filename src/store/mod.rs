@@ -2,6 +2,7 @@
 //!
 //! - [`EventLog`]: the log. Appending an event and its dedup key is atomic; nothing else is assumed atomic with it.
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
+//! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -11,7 +12,9 @@
 //!   them: what survives is what was committed up to some moment.
 //! - `ST-3` After a failed commit the engine answers [`StoreError::Unavailable`] until it has been reopened.
 
+mod blocking;
 pub mod engine;
+pub mod log_index;
 pub mod log_record;
 pub mod position;
 pub mod records;
@@ -28,7 +31,9 @@ use crate::event::envelope::Event;
 use crate::ground::codec::CodecError;
 use crate::ground::ids::{ConsumerId, Seq};
 
+pub use blocking::blocking;
 pub use engine::Engine;
+pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};

@@ -22,11 +22,14 @@ pub enum ActorKind {
     Handler,
     /// One upstream's breaker.
     Breaker,
+    /// Writes the index of the log.
+    Indexer,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker];
+    pub const ALL: [Self; 7] =
+        [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker, Self::Indexer];
 
     /// Its name, bounded for labels.
     #[must_use]
@@ -38,6 +41,7 @@ impl ActorKind {
             Self::Delivery => "delivery",
             Self::Handler => "handler",
             Self::Breaker => "breaker",
+            Self::Indexer => "indexer",
         }
     }
 
@@ -49,6 +53,7 @@ impl ActorKind {
             Self::Delivery => 3,
             Self::Handler => 4,
             Self::Breaker => 5,
+            Self::Indexer => 6,
         }
     }
 }

@@ -15,6 +15,7 @@ mod embed;
 mod idle;
 mod ingest;
 mod isolation;
+mod lookup;
 mod ordering;
 mod overload;
 mod panics;

@@ -2,6 +2,7 @@
 //!
 //! - `log`: positions, dedup, reading, retention
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
+//! - `index`: rows of the log's index
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -18,6 +19,7 @@ macro_rules! contract {
 }
 
 mod failures;
+mod index;
 mod log;
 mod state;
 
@@ -30,8 +32,8 @@ use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, Prepared, ReadLimits, Registry, RowRecord,
-    StateOp,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LogIndex, Prepared, ReadLimits, Registry,
+    RowRecord, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
@@ -45,6 +47,7 @@ trait Subject {
     fn log(&self) -> &dyn EventLog;
     fn state(&self) -> &dyn ConsumerState;
     fn registry(&self) -> &dyn Registry;
+    fn index(&self) -> &dyn LogIndex;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// Waits until the store is open again after a failure.
@@ -92,6 +95,10 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn index(&self) -> &dyn LogIndex {
+        self.engine()
+    }
+
     fn tear_next_append(&self) {
         self.engine().faults().fail_commits.store(1, std::sync::atomic::Ordering::Relaxed);
     }
@@ -126,6 +133,10 @@ impl Subject for OnFake {
     }
 
     fn registry(&self) -> &dyn Registry {
+        &*self.0
+    }
+
+    fn index(&self) -> &dyn LogIndex {
         &*self.0
     }
 

@@ -1,13 +1,15 @@
 //! The embedded engine: sled, with what was measured about it built in (DESIGN §4).
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
-//! known of full segments), `checkpoints`, `rows-CONSUMER`, `attempts-MS` per stretch of time, `dead`, `registry`.
+//! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `dead`, `registry`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
 mod consumers;
+mod index;
 mod log;
 mod registry;
 mod segment;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use super::StoreError;
+use index::IndexTrees;
 use log::LogTrees;
 
 /// How the engine is opened.
@@ -52,6 +55,7 @@ pub(super) struct Inner {
     db: sled::Db,
     file: File,
     log: LogTrees,
+    index: IndexTrees,
     checkpoints: sled::Tree,
     dead: sled::Tree,
     registry: sled::Tree,
@@ -83,6 +87,7 @@ impl Inner {
         let registry = db.open_tree("registry")?;
         let log = LogTrees::open(&db, &registry, options.segment_events)?;
         Ok(Self {
+            index: IndexTrees::open(&db, log.head())?,
             log,
             checkpoints: db.open_tree("checkpoints")?,
             dead: db.open_tree("dead")?,

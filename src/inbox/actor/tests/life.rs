@@ -22,6 +22,7 @@ use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::Deliverer;
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec, InboxParts, Totals};
 use crate::inbox::state::{InboxRules, Ordering};
+use crate::lookup::Finder;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxActor, OutboxParts, RetentionRules, Tail};
 use crate::retry::RetryPolicy;
@@ -172,7 +173,7 @@ impl Disk {
             consumer: ConsumerId::new("set below"),
             spec: Arc::new(ArcSwap::from_pointee(spec(Ordering::None))),
             totals: Arc::<Totals>::default(),
-            reader: LogReader::new(Arc::clone(&log), Arc::clone(&tail), 2),
+            reader: LogReader::new(Finder::new(Arc::clone(&log), engine.clone()), Arc::clone(&tail), 2),
             state: Arc::clone(&state),
             ledger: ledger.clone(),
             router: link.clone(),
