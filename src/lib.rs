@@ -15,6 +15,8 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`job`]: long work in steps, which goes on after a restart where it was
+//! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -32,10 +34,12 @@ pub mod handler;
 pub mod http;
 pub mod hub;
 pub mod inbox;
+pub mod job;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
+pub mod replay;
 pub mod retry;
 pub mod router;
 pub mod serve;

@@ -9,7 +9,9 @@ mod dead_letters;
 mod deliveries;
 mod events;
 mod health;
+mod jobs;
 mod params;
+mod replays;
 mod server;
 mod stream;
 mod webhooks;
@@ -94,8 +96,22 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
         .service(web::resource("/v1/webhooks/{id}/pause").post(webhooks::pause).default_service(other()))
         .service(web::resource("/v1/webhooks/{id}/resume").post(webhooks::resume).default_service(other()))
         .service(web::resource("/v1/webhooks/{id}/test").post(webhooks::test).default_service(other()))
+        .service(web::resource("/v1/webhooks/{id}/replay").post(replays::of_webhook).default_service(other()))
+        .service(web::resource("/v1/webhooks/{id}/recover").post(replays::recover).default_service(other()))
+        .service(
+            web::resource("/v1/webhooks/{id}/deliveries/{event_id}/retry")
+                .post(replays::retry)
+                .default_service(other()),
+        )
+        .service(web::resource("/v1/consumers/{name}/replay").post(replays::of_consumer).default_service(other()))
+        .service(web::resource("/v1/jobs").get(jobs::list).default_service(other()))
+        .service(web::resource("/v1/jobs/{id}").get(jobs::show).default_service(other()))
+        .service(web::resource("/v1/jobs/{id}/cancel").post(jobs::cancel).default_service(other()))
         .service(web::resource("/v1/dead-letters").get(dead_letters::list).default_service(other()))
-        .service(web::resource("/v1/dead-letters/{id}").get(dead_letters::show).default_service(other()));
+        .service(web::resource("/v1/dead-letters/redrive").post(dead_letters::redrive_many).default_service(other()))
+        .service(web::resource("/v1/dead-letters/{id}").get(dead_letters::show).default_service(other()))
+        .service(web::resource("/v1/dead-letters/{id}/redrive").post(dead_letters::redrive).default_service(other()))
+        .service(web::resource("/v1/dead-letters/{id}/discard").post(dead_letters::discard).default_service(other()));
     if listener == Listener::Admin {
         config
             .service(web::resource("/metrics").get(health::metrics).default_service(other()))

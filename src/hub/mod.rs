@@ -24,10 +24,13 @@ mod deliveries;
 mod directory;
 mod documents;
 mod handlers;
+mod jobs;
 mod keys;
+mod letters;
 mod open;
 mod operate;
 mod query;
+mod replays;
 mod settings;
 mod stop;
 mod webhooks;
@@ -49,9 +52,11 @@ use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
+use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, Gate, Intake, OutboxActor, Tail};
+use crate::replay::ReplayParts;
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
@@ -61,8 +66,10 @@ pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};
+pub use letters::{LetterQuery, LetterState};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
+pub use replays::Asked;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -91,6 +98,8 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     settings: settings::Settings,
+    jobs: Arc<Jobs>,
+    replays: ReplayParts,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -284,6 +293,9 @@ impl Hub {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
+        let (queued, running) = inner.jobs.counts();
+        metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
+        metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
         let (webhooks, handlers) = self.consumer_counts();
         metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
         metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));

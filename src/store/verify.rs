@@ -91,7 +91,7 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
         Ok(counts) => report.dead_letters = counts.iter().map(|(_, count)| count).sum(),
         Err(error) => report.fault(error.to_string()),
     }
-    for kind in ["webhook", "key", "settings", "breaker"] {
+    for kind in ["webhook", "key", "settings", "breaker", "job"] {
         if let Err(error) = engine.list(kind) {
             report.fault(error.to_string());
         }
