@@ -13,6 +13,7 @@ mod dlq;
 mod events;
 mod keys;
 mod publish;
+mod replay;
 mod serve;
 mod tail;
 mod verify;
@@ -72,6 +73,9 @@ enum Command {
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Replays: events given out again, and the jobs that do it
+    #[command(subcommand)]
+    Replay(replay::Command),
     /// Settings
     #[command(subcommand)]
     Config(config::Command),
@@ -115,6 +119,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
         Command::Bench(args) => {

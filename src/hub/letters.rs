@@ -25,8 +25,8 @@ use crate::store::{ConsumerState as _, DeadLetterRecord, StateOp};
 const SCAN_MAX: usize = 20_000;
 /// Bytes of dead letters looked at for one page.
 const SCAN_BYTES_MAX: usize = 256 << 20;
-/// Dead letters read at once.
-const READ: usize = 64;
+/// Dead letters read at once: each holds its event.
+const READ: usize = 16;
 /// Dead letters of one millisecond that are looked through for one event.
 const OF_ONE_TIME_MAX: usize = 1_000;
 /// Longest reason, in characters.

@@ -214,7 +214,7 @@ impl EventsWork {
         };
         let settled = answers.iter().take_while(|answer| **answer != ReplayAnswer::Full).count();
         let taken = answers.iter().filter(|answer| **answer == ReplayAnswer::Taken).count();
-        let last = self.pending.drain(..settled).last().map_or(at, |event| event.seq);
+        let last = self.pending.drain(..settled).next_back().map_or(at, |event| event.seq);
         let upto = if self.pending.is_empty() { self.read_upto } else { last };
         let gained = Progress {
             looked_at: self.spec.between(at, upto),

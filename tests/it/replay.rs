@@ -54,7 +54,7 @@ async fn scene() -> Scene {
     let acme = hub.acme().await;
     let webhook = webhook(&acme, &receiver, "/hook", &json!({"event_types": ["order.*"]})).await;
     let event = |n: usize| {
-        json!({"id": format!("e{n}"), "type": if n % 2 == 0 { "order.paid" } else { "stock.low" },
+        json!({"id": format!("e{n}"), "type": if n.is_multiple_of(2) { "order.paid" } else { "stock.low" },
             "source": format!("s{}", n % 3), "aggregate_type": "order", "aggregate_id": format!("{}", n % 4)})
     };
     publish(&acme, (0..10).map(event)).await;
