@@ -369,7 +369,7 @@ impl RouterActor {
         let mut matches = std::mem::take(&mut self.matches);
         for event in &events {
             matches.clear();
-            self.index.matches(&event.meta, &mut matches);
+            self.index.matches(event, &mut matches);
             for slot in &matches {
                 offers.entry(*slot).or_default().push(Arc::clone(event));
             }
