@@ -19,6 +19,7 @@ mod lookup;
 mod ordering;
 mod overload;
 mod panics;
+mod rate_limits;
 mod retention;
 mod secrets;
 mod settings;
