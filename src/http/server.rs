@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{App, Listener, routes};
+use super::{App, Listener, openapi, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -85,6 +85,7 @@ fn bind(
         admin_token: Sha256::digest(token.expose().as_bytes()).into(),
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
+        openapi: openapi::text(listener, &hub.config().limits),
         answers: counters(hub, listener),
     });
     let server = HttpServer::new(move || {

@@ -16,6 +16,7 @@ mod idle;
 mod ingest;
 mod isolation;
 mod lookup;
+mod openapi;
 mod ordering;
 mod overload;
 mod panics;
