@@ -1,11 +1,13 @@
 //! What selects events for a subscription (WHK-1): the org, the types, and the narrower scopes. A decision names the
 //! clause that made it, so that `explain`, logs and tests tell the same reason.
 
+pub mod fields;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::EventMeta;
+use super::envelope::Event;
 use super::parse::check_type_name;
 use crate::ground::error::Problem;
 use crate::ground::limits;
@@ -164,7 +166,8 @@ pub enum Decision {
 impl EventFilter {
     /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service.
     #[must_use]
-    pub fn decide(&self, meta: &EventMeta) -> Decision {
+    pub fn decide(&self, event: &Event) -> Decision {
+        let meta = &event.meta;
         let scope = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         if self.org.as_ref().is_some_and(|org| *org != meta.org) {
             return Decision::NoMatch(Clause::Org);
@@ -187,17 +190,25 @@ impl EventFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    fn meta(event_type: &str) -> EventMeta {
-        EventMeta {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::envelope::EventMeta;
+    use crate::ground::clock::UnixMs;
+    use crate::ground::ids::Seq;
+
+    fn event(event_type: &str) -> Arc<Event> {
+        let meta = EventMeta {
             id: "1".to_owned(),
             event_type: event_type.to_owned(),
             org: "acme".to_owned(),
             source: Some("billing".to_owned()),
             channel: Some("web".to_owned()),
             ..EventMeta::default()
-        }
+        };
+        Event::new(Seq(1), UnixMs(1), meta, Bytes::from_static(b"{}"))
     }
 
     fn pattern(text: &str) -> TypePattern {
@@ -247,7 +258,7 @@ mod tests {
     fn a_refusal_names_the_first_clause_that_does_not_hold() {
         let text = |text: &str| Some(text.to_owned());
         let all = EventFilter::default();
-        assert_eq!(all.decide(&meta("a")), Decision::Match);
+        assert_eq!(all.decide(&event("a")), Decision::Match);
         let full = EventFilter {
             org: text("acme"),
             event_types: vec![pattern("order.*"), pattern("invoice.*")],
@@ -255,7 +266,7 @@ mod tests {
             facility: None,
             service: text("billing"),
         };
-        let decide = |filter: EventFilter, event_type: &str| filter.decide(&meta(event_type));
+        let decide = |filter: EventFilter, event_type: &str| filter.decide(&event(event_type));
         assert_eq!(decide(full.clone(), "invoice.paid"), Decision::Match);
         assert_eq!(decide(full.clone(), "invoice"), Decision::NoMatch(Clause::Type));
         let other_org = EventFilter { org: text("other"), ..full.clone() };

@@ -28,7 +28,7 @@ use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::Notice;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
-use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
@@ -298,7 +298,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: Gate::new(config.log.ingest_queue_bytes),
+            gate: SharedGate::new(config.log.ingest_queue_bytes),
             config,
             clock,
             random,

@@ -9,14 +9,13 @@ use super::schema::{
     whole, words,
 };
 use super::shared::{delivery, org_name, type_pattern};
+use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX};
 use crate::hub::Scope;
 use crate::retry::FailureKind;
 use crate::retry::policy::{MULTIPLIER_MAX, RetryPolicy};
-use crate::webhook::record::{
-    CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, EVENT_TYPES_MAX, HEADER_CHARS_MAX, HEADERS_MAX, URL_CHARS_MAX,
-};
+use crate::webhook::record::{CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, HEADERS_MAX, URL_CHARS_MAX};
 
 const TAG: &str = "webhooks";
 
