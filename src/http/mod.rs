@@ -10,6 +10,7 @@ mod dead_letters;
 mod deliveries;
 mod events;
 mod health;
+mod openapi;
 mod params;
 mod server;
 mod stream;
@@ -56,6 +57,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Set at the stop: nothing new is taken.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// The OpenAPI document of this listener.
+    pub(crate) openapi: bytes::Bytes,
     /// Answers by status class, 1xx to 5xx.
     pub(crate) answers: [IntCounter; 5],
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::auth::RateSpent;
-use super::{App, Listener, routes};
+use super::{App, Listener, openapi, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -87,6 +87,7 @@ fn bind(
         admin_token: Sha256::digest(token.expose().as_bytes()).into(),
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
+        openapi: openapi::text(listener, &hub.config().limits),
         answers: counters(hub, listener),
     });
     let server = HttpServer::new(move || {

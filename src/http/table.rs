@@ -4,10 +4,13 @@
 //! A new route is one line of [`TABLE`]. Its place does not matter: paths are registered with literal segments before
 //! parameters, so `/v1/events/batch` is never taken for an id.
 
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, stream, webhooks};
+use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, stream, webhooks};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/readyz"                             => health::readyz;
     Both  GET    "/version"                            => health::version;
     Admin GET    "/metrics"                            => health::metrics;
+    Both  GET    "/v1/openapi.json"                    => openapi::serve;
 
     Both  POST   "/v1/events"                          => events::publish;
     Both  GET    "/v1/events"                          => events::list;
@@ -100,11 +104,17 @@ pub(crate) fn register(routes: &[Route], listener: Listener, config: &mut Servic
     let mut rest: Vec<&Route> = routes.iter().filter(|route| route.is_on(listener)).collect();
     rest.sort_by_key(|route| rank(route.path));
     while let Some(path) = rest.first().map(|route| route.path) {
-        let mut resource = web::resource(path).default_service(web::route().to(answer::method_not_allowed));
-        for route in rest.extract_if(.., |route| route.path == path) {
-            resource = resource.route((route.handle)(route.method.clone()));
-        }
-        config.service(resource);
+        let routes: Vec<&Route> = rest.extract_if(.., |route| route.path == path).collect();
+        let allowed: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
+        let allowed: Arc<str> = allowed.join(", ").into();
+        let other = web::route().to(move |request: HttpRequest| {
+            let allowed = Arc::clone(&allowed);
+            async move { answer::method_not_allowed(request.method(), &allowed) }
+        });
+        let resource = web::resource(path).default_service(other);
+        config.service(
+            routes.iter().fold(resource, |resource, route| resource.route((route.handle)(route.method.clone()))),
+        );
     }
 }
 

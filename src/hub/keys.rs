@@ -41,6 +41,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Consume, Self::Work, Self::Manage, Self::Read];
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

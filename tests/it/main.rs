@@ -18,6 +18,7 @@ mod idle;
 mod ingest;
 mod isolation;
 mod lookup;
+mod openapi;
 mod ordering;
 mod overload;
 mod panics;
