@@ -112,7 +112,7 @@ async fn take_batch(
     let elements = split_array(&bytes, limits.batch_events_max)?;
     // The request itself has been counted.
     if elements.len() > 1 {
-        principal.charge(&app, &request, elements.len() - 1)?;
+        principal.charge(app, request, elements.len() - 1)?;
     }
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());

@@ -35,6 +35,11 @@ impl Rate {
         Some(Self { per_second: *per_second, burst: *burst })
     }
 
+    /// The names of the presets.
+    pub fn presets() -> impl Iterator<Item = &'static str> {
+        PRESETS.iter().map(|(name, ..)| *name)
+    }
+
     /// Reads the field `name`: `{per_second, burst}`, where `burst` is what a second brings when it is left out, or the name
     /// of a preset.
     ///
@@ -49,7 +54,7 @@ impl Rate {
     /// # Errors
     /// When it is something else or out of its bounds.
     pub fn from_json(name: &str, value: Value) -> Result<Self, Problem> {
-        let words = PRESETS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+        let words = Self::presets().collect::<Vec<_>>().join(", ");
         let mut map = match value {
             Value::Object(map) => map,
             Value::String(preset) => {
