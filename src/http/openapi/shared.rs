@@ -10,7 +10,7 @@ use super::schema::{
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
-use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, Rate};
+use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, RateLimit};
 
 /// An event type, `prefix.*` or `*`.
 pub(super) fn type_pattern() -> Value {
@@ -56,7 +56,7 @@ pub(super) fn rate() -> Value {
         ],
         &["per_second"],
     );
-    json!({ "anyOf": [numbers, words(Rate::presets())] })
+    json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
 }
 
 pub(super) fn headers() -> Value {
