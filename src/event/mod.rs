@@ -1,5 +1,6 @@
 //! The event: its envelope, how it is read and written, what selects it. Values and pure rules.
 
+pub mod cloudevents;
 pub mod envelope;
 pub mod filter;
 pub mod json;

@@ -13,7 +13,7 @@ use crate::hub::{Asked, Scope, bad_cursor};
 use crate::job::{JobFilter, JobState};
 
 /// Most characters of a kind.
-const KIND_CHARS_MAX: usize = 32;
+pub(crate) const KIND_CHARS_MAX: usize = 32;
 
 /// The answer to a request that may be a job: 202 with the job, or 200 with what it would do.
 pub(crate) fn asked(asked: Asked) -> HttpResponse {

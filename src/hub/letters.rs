@@ -30,7 +30,7 @@ const READ: usize = 16;
 /// Dead letters of one millisecond that are looked through for one event.
 const OF_ONE_TIME_MAX: usize = 1_000;
 /// Longest reason, in characters.
-const REASON_CHARS_MAX: usize = 500;
+pub const REASON_CHARS_MAX: usize = 500;
 
 /// Which dead letters a list shows.
 #[derive(Clone, Debug, Default)]

@@ -55,7 +55,7 @@ use crate::inbox::ledger::Ledger;
 use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
-use crate::outbox::{Append, Gate, Intake, OutboxActor, Tail};
+use crate::outbox::{Append, Intake, OutboxActor, SharedGate, Tail};
 use crate::replay::ReplayParts;
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
@@ -66,7 +66,7 @@ pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};
-pub use letters::{LetterQuery, LetterState};
+pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
@@ -84,7 +84,7 @@ struct Inner {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    gate: Gate,
+    gate: SharedGate,
     tail: Arc<Tail>,
     finder: Finder,
     indexer: Handle<IndexerActor>,
@@ -191,9 +191,9 @@ impl Hub {
             bytes += event.record().len();
             events.push(event);
         }
-        let Some(permit) = inner.gate.enter(bytes) else {
-            return Err(Problem::new(ProblemKind::Overloaded, "more events wait than the log takes; come back"));
-        };
+        let org = events.first().map_or("", |event| event.org());
+        let permit =
+            inner.gate.enter(org, bytes).map_err(|full| Problem::new(ProblemKind::Overloaded, full.to_string()))?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner

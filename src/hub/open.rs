@@ -29,7 +29,7 @@ use crate::inbox::spec::Notice;
 use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
-use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::store::engine::EngineOptions;
@@ -323,7 +323,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: Gate::new(config.log.ingest_queue_bytes),
+            gate: SharedGate::new(config.log.ingest_queue_bytes),
             config,
             clock,
             random,

@@ -192,7 +192,7 @@ impl Hub {
         let mut consumers = Vec::new();
         for consumer in self.inner.directory.consumers() {
             let spec = consumer.spec.load_full();
-            let matched = event.seq > spec.from && spec.filter.decide(&event.meta) == Decision::Match;
+            let matched = event.seq > spec.from && spec.filter.decide(&event) == Decision::Match;
             if matched && consumers.len() < CONSUMERS_LISTED_MAX {
                 consumers.push(self.standing(&consumer, &event).await?);
             }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Consumer, Hub, Service, store_problem};
+use crate::event::filter::EventFilter;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
@@ -75,7 +76,7 @@ impl Hub {
             let preview = EventsWork::new(self.inner.replays.clone(), spec, None).preview().await;
             return Ok(Asked::Preview(preview.map_err(step_problem)?.to_json()));
         }
-        let (org, total) = (spec.org.clone(), Some(spec.total()));
+        let (org, total) = (spec.filter.org.clone(), Some(spec.total()));
         let new = NewJob { kind: REPLAY, org, spec: spec_json(&spec)?, rate, total };
         self.make_job(new, context).await
     }
@@ -93,26 +94,9 @@ impl Hub {
     ) -> Result<ReplaySpec, Problem> {
         let engine = &self.inner.engine;
         let (earliest, head) = (engine.earliest(), engine.head());
-        let ReplayRequest { from, to, event_types, source, channel, facility, aggregate_type, aggregate_id, .. } =
-            request;
-        let mut seqs = Vec::with_capacity(request.event_ids.len());
-        for (at, id) in request.event_ids.iter().enumerate() {
-            let found = match &org {
-                Some(org) => engine.find(org, id).map(|seq| seq.into_iter().collect()),
-                None => engine.find_all(id, 2),
-            };
-            let found: Vec<Seq> = found.map_err(|error| store_problem(&error))?;
-            match found.as_slice() {
-                [seq] => seqs.push(*seq),
-                [] => return Err(Problem::field(format!("event_ids[{at}]"), "an event that is in the log", id)),
-                _ => {
-                    let limit = "an id that one org alone has used";
-                    return Err(Problem::field(format!("event_ids[{at}]"), limit, id));
-                }
-            }
-        }
-        seqs.sort_unstable();
-        seqs.dedup();
+        let ReplayRequest { from, to, filter, event_ids, aggregate_type, aggregate_id, matching, .. } = request;
+        let filter = EventFilter { org, ..filter };
+        let seqs = self.find_listed(filter.org.as_deref(), &event_ids)?;
         let (first, from_time) = match from {
             Some(Bound::Seq(seq)) => (seq, None),
             Some(Bound::Time(time)) => (Seq(1), Some(time)),
@@ -129,26 +113,44 @@ impl Hub {
             (Some(_) | None, _) => (first.max(earliest), last.min(head)),
         };
         let wide = last.0.saturating_sub(first.0) >= DELIVERED_RANGE_MAX;
-        if request.matching == Matching::Delivered && wide {
+        if matching == Matching::Delivered && wide {
             let limit = format!("`delivered` for a range of at most {DELIVERED_RANGE_MAX} positions");
             return Err(Problem::field("match", limit, format!("{first} to {last}")));
         }
         Ok(ReplaySpec {
             consumer,
-            org,
+            filter,
             from: first,
             to: last.max(first.prev()),
             from_time,
             to_time,
-            event_types,
-            source,
-            channel,
-            facility,
             aggregate_type,
             aggregate_id,
             seqs,
-            matching: request.matching,
+            matching,
         })
+    }
+
+    /// The places of events in the log, ascending. Blocks.
+    fn find_listed(&self, org: Option<&str>, ids: &[String]) -> Result<Vec<Seq>, Problem> {
+        let engine = &self.inner.engine;
+        let mut seqs = Vec::with_capacity(ids.len());
+        for (at, id) in ids.iter().enumerate() {
+            let found = match org {
+                Some(org) => engine.find(org, id).map(|seq| seq.into_iter().collect()),
+                None => engine.find_all(id, 2),
+            };
+            let found: Vec<Seq> = found.map_err(|error| store_problem(&error))?;
+            let refused = |limit: &str| Problem::field(format!("event_ids[{at}]"), limit, id);
+            match found.as_slice() {
+                [seq] => seqs.push(*seq),
+                [] => return Err(refused("an event that is in the log")),
+                [_, _, ..] => return Err(refused("an id that one org alone has used")),
+            }
+        }
+        seqs.sort_unstable();
+        seqs.dedup();
+        Ok(seqs)
     }
 
     /// Redrives every dead letter of a webhook since a time, and makes every retry due that has failed since: a job.

@@ -81,7 +81,7 @@ impl LogReader {
             return Ok(chunk(&filter, events, from, upto));
         }
         let wanted = Wanted::from(&*filter);
-        self.search(wanted, move |event| filter.decide(&event.meta) == Decision::Match, from, upto).await
+        self.search(wanted, move |event| filter.decide(event) == Decision::Match, from, upto).await
     }
 
     /// Looks at what is wanted of the log from `from` to at most `upto`; `fits` decides.
@@ -168,7 +168,7 @@ fn gap(log: &dyn EventLog, start: Seq, upto: Seq) -> Result<Chunk, StoreError> {
 fn chunk(filter: &EventFilter, mut events: Vec<Arc<Event>>, from: Seq, upto: Seq) -> Chunk {
     events.retain(|event| event.seq <= upto);
     let read_to = events.last().map_or(upto.max(from.prev()), |event| event.seq);
-    events.retain(|event| filter.decide(&event.meta) == Decision::Match);
+    events.retain(|event| filter.decide(event) == Decision::Match);
     Chunk { events, upto: read_to, gap_to: None }
 }
 
@@ -235,7 +235,7 @@ mod tests {
     fn truth(store: &FakeStore, filter: &EventFilter, from: u64) -> Vec<u64> {
         let all = ReadLimits { events: usize::MAX, bytes: usize::MAX, upto: store.head() };
         let events = store.read(Seq(from), all).expect("reads");
-        let matching = events.iter().filter(|event| filter.decide(&event.meta) == Decision::Match);
+        let matching = events.iter().filter(|event| filter.decide(event) == Decision::Match);
         matching.map(|event| event.seq.0).collect()
     }
 

@@ -152,7 +152,7 @@ impl EventsWork {
         let (spec, given) = (Arc::clone(&self.spec), self.given.clone());
         move |event| {
             spec.fits(event)
-                && filter.as_ref().is_none_or(|filter| filter.decide(&event.meta) == Decision::Match)
+                && filter.as_ref().is_none_or(|filter| filter.decide(event) == Decision::Match)
                 && given.as_ref().is_none_or(|given| given.contains(event.seq))
         }
     }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::spec::Matching;
-use crate::event::filter::TypePattern;
+use crate::event::filter::fields::read_clauses;
+use crate::event::filter::{EventFilter, TypePattern};
 use crate::ground::clock::UnixMs;
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
@@ -14,8 +15,9 @@ use crate::ground::limits::{AGGREGATE_ID_CHARS_MAX, CODE_CHARS_MAX, EVENT_ID_CHA
 pub const EVENT_IDS_MAX: usize = 1_000;
 /// Largest rate cap, in events a second.
 pub const RATE_MAX: u64 = 100_000;
-/// Most type patterns of one replay.
-const EVENT_TYPES_MAX: usize = 100;
+
+/// Longest id of a consumer, in characters.
+pub const CONSUMER_CHARS_MAX: usize = 256;
 
 /// One end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +35,8 @@ pub struct ReplayRequest {
     pub from: Option<Bound>,
     /// Where it ends: this position, or what was received before this time.
     pub to: Option<Bound>,
-    /// Of these types.
-    pub event_types: Vec<TypePattern>,
-    /// Of this source.
-    pub source: Option<String>,
-    /// Of this channel.
-    pub channel: Option<String>,
-    /// Of this facility.
-    pub facility: Option<String>,
+    /// What fits, the org aside.
+    pub filter: EventFilter,
     /// Of aggregates of this type.
     pub aggregate_type: Option<String>,
     /// Of this aggregate.
@@ -63,10 +59,7 @@ pub fn read_replay(mut fields: Fields) -> Result<ReplayRequest, Problem> {
     let request = ReplayRequest {
         from: bound(&mut fields, "from")?,
         to: bound(&mut fields, "to")?,
-        event_types: event_types(&mut fields)?,
-        source: fields.text("source", SCOPE_CHARS_MAX)?,
-        channel: fields.text("channel", SCOPE_CHARS_MAX)?,
-        facility: fields.text("facility", SCOPE_CHARS_MAX)?,
+        filter: filter(&mut fields)?,
         aggregate_type: fields.text("aggregate_type", SCOPE_CHARS_MAX)?,
         aggregate_id: fields.text("aggregate_id", AGGREGATE_ID_CHARS_MAX)?,
         event_ids: event_ids(&mut fields)?,
@@ -120,9 +113,17 @@ fn bound(fields: &mut Fields, name: &'static str) -> Result<Option<Bound>, Probl
     read.map(Some).ok_or_else(|| Problem::field(name, limit, value))
 }
 
-fn event_types(fields: &mut Fields) -> Result<Vec<TypePattern>, Problem> {
-    let texts = fields.texts("event_types", EVENT_TYPES_MAX, crate::ground::limits::EVENT_TYPE_CHARS_MAX)?;
-    texts.unwrap_or_default().iter().map(|text| TypePattern::parse(text)).collect()
+/// The clauses that webhooks have, too; `source` is another name of `service`.
+fn filter(fields: &mut Fields) -> Result<EventFilter, Problem> {
+    let mut filter = EventFilter::default();
+    read_clauses(fields, &mut filter)?;
+    if let Some(source) = fields.text("source", SCOPE_CHARS_MAX)? {
+        if filter.service.is_some() {
+            return Err(Problem::field("source", "not together with `service`: they are the same", source));
+        }
+        filter.service = Some(source);
+    }
+    Ok(filter)
 }
 
 fn event_ids(fields: &mut Fields) -> Result<Vec<String>, Problem> {
@@ -192,7 +193,7 @@ pub fn read_redrive(mut fields: Fields) -> Result<RedriveRequest, Problem> {
         TypePattern::parse(&text).map_err(of_type)
     });
     let request = RedriveRequest {
-        consumer: fields.text("consumer", 256)?,
+        consumer: fields.text("consumer", CONSUMER_CHARS_MAX)?,
         org: fields.text("org", SCOPE_CHARS_MAX)?,
         event_type: event_type.transpose()?,
         error_kind: fields.text("error_kind", CODE_CHARS_MAX)?,
@@ -238,7 +239,9 @@ mod tests {
             ("to", r#"{"to":[1]}"#),
             ("from", r#"{"from":9,"to":8}"#),
             ("from", r#"{"from":"2026-11-21T08:00:00Z","to":"2026-11-21T08:00:00Z"}"#),
-            ("event_types", r#"{"event_types":["a*"]}"#),
+            ("event_types[0]", r#"{"event_types":["a*"]}"#),
+            ("filter", r#"{"filter":"type =="}"#),
+            ("source", r#"{"source":"a","service":"b"}"#),
             ("event_types", r#"{"event_types":"a.b"}"#),
             ("event_ids", r#"{"event_ids":[]}"#),
             ("event_ids", long.as_str()),

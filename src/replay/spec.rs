@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::envelope::Event;
-use crate::event::filter::{EventFilter, TypePattern};
+use crate::event::filter::{Decision, EventFilter, TypePattern};
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::lookup::{Column, Wanted};
@@ -27,8 +27,8 @@ pub enum Matching {
 pub struct ReplaySpec {
     /// Into which consumer.
     pub consumer: ConsumerId,
-    /// Of this org only: the consumer's.
-    pub org: Option<String>,
+    /// What fits: of the consumer's org only.
+    pub filter: EventFilter,
     /// The first position.
     pub from: Seq,
     /// The last position.
@@ -37,14 +37,6 @@ pub struct ReplaySpec {
     pub from_time: Option<UnixMs>,
     /// Received before.
     pub to_time: Option<UnixMs>,
-    /// Of these types; empty means all.
-    pub event_types: Vec<TypePattern>,
-    /// Of this source.
-    pub source: Option<String>,
-    /// Of this channel.
-    pub channel: Option<String>,
-    /// Of this facility.
-    pub facility: Option<String>,
     /// Of aggregates of this type.
     pub aggregate_type: Option<String>,
     /// Of this aggregate.
@@ -62,26 +54,23 @@ impl ReplaySpec {
     pub fn fits(&self, event: &Event) -> bool {
         let meta = &event.meta;
         let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
-        same(&self.org, Some(&meta.org))
-            && (self.event_types.is_empty() || self.event_types.iter().any(|one| one.matches(&meta.event_type)))
-            && same(&self.source, meta.source.as_ref())
-            && same(&self.channel, meta.channel.as_ref())
-            && same(&self.facility, meta.facility.as_ref())
-            && same(&self.aggregate_type, meta.aggregate_type.as_ref())
+        same(&self.aggregate_type, meta.aggregate_type.as_ref())
             && same(&self.aggregate_id, meta.aggregate_id.as_ref())
             && self.from_time.is_none_or(|from| event.received_at >= from)
             && self.to_time.is_none_or(|to| event.received_at < to)
+            && self.filter.decide(event) == Decision::Match
     }
 
     /// What the index of the log is asked for, narrowed by the consumer's filter where that counts.
     #[must_use]
     pub fn wanted(&self, filter: Option<&EventFilter>) -> Wanted {
+        let own = &self.filter;
         filter
             .map(Wanted::from)
             .unwrap_or_default()
-            .with(Column::Org, self.org.as_deref())
-            .with_types(&self.event_types)
-            .with(Column::Source, self.source.as_deref())
+            .with(Column::Org, own.org.as_deref())
+            .with_types(&own.event_types)
+            .with(Column::Source, own.service.as_deref())
             .with(Column::AggregateType, self.aggregate_type.as_deref())
             .with(Column::AggregateId, self.aggregate_id.as_deref())
             .within(self.from_time, self.to_time)
@@ -164,9 +153,8 @@ mod tests {
     #[test]
     fn a_list_counts_its_events_and_a_range_its_positions() {
         let mut spec: ReplaySpec = serde_json::from_value(serde_json::json!({
-            "consumer": "whk_1", "org": null, "from": 5, "to": 14, "from_time": null, "to_time": null,
-            "event_types": [], "source": null, "channel": null, "facility": null, "aggregate_type": null,
-            "aggregate_id": null, "seqs": [], "match": "current",
+            "consumer": "whk_1", "filter": EventFilter::default(), "from": 5, "to": 14, "from_time": null,
+            "to_time": null, "aggregate_type": null, "aggregate_id": null, "seqs": [], "match": "current",
         }))
         .expect("reads");
         assert_eq!((spec.total(), spec.between(Seq(4), Seq(14)), spec.between(Seq(9), Seq(9))), (10, 10, 0));

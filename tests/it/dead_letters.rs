@@ -90,6 +90,39 @@ async fn a_redrive_that_fails_again_leaves_another_dead_letter_that_names_the_ea
 }
 
 #[tokio::test]
+async fn an_event_that_retention_has_dropped_is_redriven_byte_for_byte_from_its_dead_letter() {
+    let settings = [("LOG__SEGMENT_EVENTS", "1000"), ("LOG__RETENTION_MS", "1000"), ("LOG__RETENTION_CHECK_MS", "100")];
+    let mut hub = Hub::start_with(&settings).await;
+    let receiver = Receiver::start();
+    let acme = hub.acme().await;
+    receiver.script("/hook", [Reply::Status(400)]);
+    let wanted = json!({"url": receiver.url("/hook"), "org": "acme", "event_types": ["kept.*"]});
+    let webhook = acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned();
+    acme.publish(
+        &json!({"id": "old", "type": "kept.long", "data": {"n": 1.50, "text": "\u{e9}"}, "aggregate_type": "order",
+        "aggregate_id": "7", "metadata": {"seq": 1}}),
+    )
+    .await;
+    let letter = acme.wait_dead_letters(&webhook, 1).await.remove(0);
+    for from in (0..2_000).step_by(500) {
+        let batch: Vec<_> = (from..from + 500).map(|n| json!({"id": format!("f{n}"), "type": "filling"})).collect();
+        acme.post("/v1/events/batch", &Value::from(batch)).await.expect(202);
+    }
+    until("the log has dropped it", || async { (acme.get("/v1/events/old").await.status == 404).then_some(()) }).await;
+    // Paused meanwhile and killed: the row and the dead letter are enough.
+    acme.act(&format!("/v1/webhooks/{webhook}/pause")).await.expect(200);
+    let id = letter["id"].as_str().unwrap();
+    acme.act(&format!("/v1/dead-letters/{id}/redrive")).await.expect(202);
+    hub.kill();
+    hub.restart().await;
+    let acme = acme.at(hub.public_address());
+    acme.act(&format!("/v1/webhooks/{webhook}/resume")).await.expect(200);
+    let came = receiver.wait_for("/hook", 2).await;
+    assert_eq!((came[1].id(), &came[1].body), ("old", &came[0].body));
+    assert_eq!(acme.get(&format!("/v1/dead-letters/{id}")).await.expect(200).json()["state"], "redriven");
+}
+
+#[tokio::test]
 async fn a_discarded_dead_letter_is_kept_with_the_reason_and_counts_no_more() {
     let scene = scene(2).await;
     let id = scene.letter_of("e0").await;

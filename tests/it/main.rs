@@ -8,19 +8,23 @@
 
 mod admin;
 mod bench;
+mod cloud_events;
 mod crash;
 mod dead_letters;
 mod deliveries;
 mod demo;
 mod embed;
+mod filters;
 mod idle;
 mod ingest;
 mod isolation;
 mod jobs;
 mod lookup;
+mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod rate_limits;
 mod replay;
 mod retention;
 mod secrets;

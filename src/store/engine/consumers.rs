@@ -1,6 +1,6 @@
 //! [`ConsumerState`] on the embedded engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sled::transaction::TransactionError;
 use sled::{Batch, Transactional as _, Tree};
@@ -32,6 +32,22 @@ fn attempts_name(start_ms: u64) -> String {
 
 fn rows_name(consumer: &ConsumerId) -> String {
     format!("rows-{consumer}")
+}
+
+/// The trees of exception rows, by consumer. The engine itself can only list the names of all trees, which takes as long
+/// as there are consumers.
+pub(super) struct RowTrees(HashMap<ConsumerId, Tree>);
+
+impl RowTrees {
+    pub(super) fn open(db: &sled::Db) -> Result<Self, StoreError> {
+        let mut trees = HashMap::new();
+        for name in db.tree_names() {
+            let Some(consumer) = name.strip_prefix(b"rows-") else { continue };
+            let consumer = ConsumerId::new(&String::from_utf8_lossy(consumer));
+            trees.insert(consumer, db.open_tree(&name)?);
+        }
+        Ok(Self(trees))
+    }
 }
 
 impl AttemptTrees {
@@ -131,15 +147,17 @@ impl Batches {
 
 /// A row of this consumer is written for the first time: its tree is made. Trees without rows stay: they cost nothing.
 fn rows_tree(inner: &Inner, consumer: &ConsumerId) -> Result<Tree, StoreError> {
-    Ok(inner.db.open_tree(rows_name(consumer))?)
+    let mut trees = inner.rows.lock();
+    if let Some(tree) = trees.0.get(consumer) {
+        return Ok(tree.clone());
+    }
+    let tree = inner.db.open_tree(rows_name(consumer))?;
+    trees.0.insert(consumer.clone(), tree.clone());
+    Ok(tree)
 }
 
-fn existing_rows_tree(inner: &Inner, consumer: &ConsumerId) -> Result<Option<Tree>, StoreError> {
-    let name = rows_name(consumer);
-    if inner.db.tree_names().iter().any(|one| **one == *name.as_bytes()) {
-        return Ok(Some(inner.db.open_tree(name)?));
-    }
-    Ok(None)
+fn existing_rows_tree(inner: &Inner, consumer: &ConsumerId) -> Option<Tree> {
+    inner.rows.lock().0.get(consumer).cloned()
 }
 
 fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
@@ -184,6 +202,7 @@ fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
             StateOp::DropConsumer(consumer) => {
                 batches.of(&inner.checkpoints).remove(consumer.as_str().as_bytes());
                 std::mem::take(&mut batches).commit()?;
+                inner.rows.lock().0.remove(&consumer);
                 inner.db.drop_tree(rows_name(&consumer))?;
             }
         }
@@ -252,28 +271,24 @@ impl ConsumerState for Engine {
 
     fn rows(&self, consumer: &ConsumerId) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
         self.with(|inner| {
-            let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
+            let Some(tree) = existing_rows_tree(inner, consumer) else { return Ok(Vec::new()) };
             tree.iter().map(read_row).collect()
         })
     }
 
     fn rows_after(&self, consumer: &ConsumerId, after: Seq, limit: usize) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
         self.with(|inner| {
-            let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
+            let Some(tree) = existing_rows_tree(inner, consumer) else { return Ok(Vec::new()) };
             tree.range(after.next().to_key()..).take(limit).map(read_row).collect()
         })
     }
 
     fn consumers_with_rows(&self) -> Result<Vec<ConsumerId>, StoreError> {
         self.with(|inner| {
-            let mut out = Vec::new();
-            for name in inner.db.tree_names() {
-                let Some(consumer) = name.strip_prefix(b"rows-") else { continue };
-                let consumer = ConsumerId::new(&String::from_utf8_lossy(consumer));
-                if !inner.db.open_tree(&name)?.is_empty() {
-                    out.push(consumer);
-                }
-            }
+            let trees = inner.rows.lock();
+            let mut out: Vec<ConsumerId> =
+                trees.0.iter().filter(|(_, tree)| !tree.is_empty()).map(|(consumer, _)| consumer.clone()).collect();
+            out.sort();
             Ok(out)
         })
     }
