@@ -9,14 +9,20 @@ use crate::store::records::RowState;
 impl InboxState {
     /// Gives out what can be given out, oldest first. A lane has one event out at a time.
     pub fn claim(&mut self, now: UnixMs) -> Vec<Claim> {
+        self.claim_most(now, usize::MAX)
+    }
+
+    /// As [`InboxState::claim`], and at most so many.
+    pub fn claim_most(&mut self, now: UnixMs, most: usize) -> Vec<Claim> {
         self.wake_due(now);
         let mut claims = Vec::new();
         if self.hold(now).is_some() {
             return claims;
         }
         self.suspended_until = None;
+        self.throttled_until = None;
         let limit = self.ramp.map_or(self.rules.concurrency, |ramp| ramp.min(self.rules.concurrency)).max(1);
-        while self.in_flight < limit {
+        while self.in_flight < limit && claims.len() < most {
             // A row from before a restart waits until reading has come to its place: only then is it known what lies
             // before it, and it cannot be taken for a new event later.
             let Some(seq) = self.lanes.oldest_runnable().filter(|seq| *seq <= self.seen()) else { break };
