@@ -74,6 +74,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/webhooks/{id}/deliveries"        => deliveries::of_webhook;
     Both  POST   "/v1/webhooks/{id}/pause"             => webhooks::pause;
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
+    Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;

@@ -28,6 +28,7 @@ mod keys;
 mod open;
 mod operate;
 mod query;
+mod rotation;
 mod settings;
 mod stop;
 mod webhooks;

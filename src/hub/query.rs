@@ -414,6 +414,7 @@ impl Hub {
         let hold = view.and_then(|view| view.hold).map(|hold| match hold {
             Hold::Paused => json!({"reason": "paused"}),
             Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
+            Hold::RateLimited { until } => json!({"reason": "rate_limited", "until": until.to_rfc3339()}),
         });
         // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
         let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };

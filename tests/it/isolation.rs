@@ -19,6 +19,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("PATCH", format!("/v1/webhooks/{webhook}"), json!({"event_types": ["stolen.*"]})),
         ("POST", format!("/v1/webhooks/{webhook}/pause"), json!({})),
         ("POST", format!("/v1/webhooks/{webhook}/resume"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/rotate-secret"), json!({"overlap_ms": 0})),
         ("POST", format!("/v1/webhooks/{webhook}/test"), json!({})),
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
