@@ -76,6 +76,7 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
         .service(web::resource("/v1/events/batch").post(events::publish_batch).default_service(other()))
         .service(web::resource("/v1/events/stream").post(stream::publish_stream).default_service(other()))
         .service(web::resource("/v1/events/{id}").get(events::show).default_service(other()))
+        .service(web::resource("/v1/events/{id}/explain").get(events::explain).default_service(other()))
         .service(
             web::resource("/v1/webhooks")
                 .route(web::post().to(webhooks::create))

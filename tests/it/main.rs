@@ -12,6 +12,7 @@ mod crash;
 mod deliveries;
 mod demo;
 mod embed;
+mod explain;
 mod filters;
 mod idle;
 mod ingest;
