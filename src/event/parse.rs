@@ -253,6 +253,20 @@ pub fn split_array(body: &Bytes, events_max: usize) -> Result<Vec<Bytes>, Proble
     Ok(elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect())
 }
 
+/// The text of a body that is one JSON object, without space around it.
+///
+/// # Errors
+/// `NotJson`, or `InvalidField` when it is something else.
+pub(super) fn object_text(body: &[u8]) -> Result<&str, Problem> {
+    let text = utf8(body)?;
+    let object = text.trim_matches(JSON_SPACE);
+    if !object.starts_with('{') {
+        return Err(not_a(text, object, "one JSON object"));
+    }
+    serde_json::from_str::<&RawValue>(object).map_err(|error| not_json(text, &error))?;
+    Ok(object)
+}
+
 /// The white space of JSON, which is less than Unicode's.
 const JSON_SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
 

@@ -52,7 +52,7 @@ use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
-use crate::outbox::{Append, Gate, Intake, OutboxActor, Tail};
+use crate::outbox::{Append, Intake, OutboxActor, SharedGate, Tail};
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
@@ -79,7 +79,7 @@ struct Inner {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    gate: Gate,
+    gate: SharedGate,
     tail: Arc<Tail>,
     finder: Finder,
     indexer: Handle<IndexerActor>,
@@ -184,9 +184,9 @@ impl Hub {
             bytes += event.record().len();
             events.push(event);
         }
-        let Some(permit) = inner.gate.enter(bytes) else {
-            return Err(Problem::new(ProblemKind::Overloaded, "more events wait than the log takes; come back"));
-        };
+        let org = events.first().map_or("", |event| event.org());
+        let permit =
+            inner.gate.enter(org, bytes).map_err(|full| Problem::new(ProblemKind::Overloaded, full.to_string()))?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner

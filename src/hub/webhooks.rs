@@ -326,7 +326,7 @@ impl Hub {
         })
         .await?;
         let consumer = ConsumerId::new(id);
-        self.inner.directory.remove(&consumer);
+        self.inner.directory.remove(&consumer).await;
         self.inner.router.hint(Unsubscribe { consumer });
         Ok(())
     }

@@ -19,11 +19,13 @@ use crate::inbox::state::Ordering;
 use crate::retry::RetryPolicy;
 
 /// Largest URL, in characters.
-const URL_CHARS_MAX: usize = 2_048;
+pub(crate) const URL_CHARS_MAX: usize = 2_048;
 /// Most headers of a webhook.
-const HEADERS_MAX: usize = 20;
+pub(crate) const HEADERS_MAX: usize = 20;
 /// Largest header value, in characters.
-const HEADER_CHARS_MAX: usize = 1_024;
+pub(crate) const HEADER_CHARS_MAX: usize = 1_024;
+/// Largest description, in characters.
+pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
 /// Headers that the hub or HTTP sets.
@@ -201,7 +203,7 @@ fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressP
     if let Some(retry) = fields.take("retry") {
         settings.retry = Some(retry_policy(&retry)?);
     }
-    if let Some(description) = fields.text("description", 500)? {
+    if let Some(description) = fields.text("description", DESCRIPTION_CHARS_MAX)? {
         settings.description = Some(description);
     }
     Ok(())

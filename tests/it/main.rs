@@ -8,6 +8,7 @@
 
 mod admin;
 mod bench;
+mod cloud_events;
 mod crash;
 mod deliveries;
 mod demo;
@@ -18,9 +19,11 @@ mod idle;
 mod ingest;
 mod isolation;
 mod lookup;
+mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod rate_limits;
 mod retention;
 mod secrets;
 mod settings;

@@ -60,6 +60,7 @@ pub(super) struct Inner {
     dead: sled::Tree,
     registry: sled::Tree,
     attempts: Mutex<consumers::AttemptTrees>,
+    rows: Mutex<consumers::RowTrees>,
 }
 
 impl Inner {
@@ -92,6 +93,7 @@ impl Inner {
             checkpoints: db.open_tree("checkpoints")?,
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
+            rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
             db,
