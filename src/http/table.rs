@@ -64,6 +64,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/batch"                    => events::publish_batch;
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
+    Both  GET    "/v1/events/{id}/explain"             => events::explain;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

@@ -23,6 +23,7 @@
 mod deliveries;
 mod directory;
 mod documents;
+mod explain;
 mod handlers;
 mod keys;
 mod open;
@@ -61,6 +62,7 @@ use crate::webhook::guard::AddressPolicy;
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
+pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};

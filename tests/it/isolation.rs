@@ -12,6 +12,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("POST", "/v1/events".to_owned(), new_event.clone()),
         ("POST", "/v1/events/batch?atomic=true".to_owned(), json!([new_event])),
         ("GET", format!("/v1/events/{event}"), Value::Null),
+        ("GET", format!("/v1/events/{event}/explain"), Value::Null),
         ("GET", "/v1/events".to_owned(), Value::Null),
         ("POST", "/v1/webhooks".to_owned(), new_webhook),
         ("GET", "/v1/webhooks".to_owned(), Value::Null),

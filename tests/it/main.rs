@@ -13,6 +13,7 @@ mod crash;
 mod deliveries;
 mod demo;
 mod embed;
+mod explain;
 mod filters;
 mod idle;
 mod ingest;

@@ -337,10 +337,10 @@ impl InboxState {
         match item.phase {
             Phase::InFlight { .. } => Standing::Processing { attempts: item.attempts + 1 },
             Phase::Waiting { due_at } => Standing::Failed { due_at, attempts: item.attempts },
-            Phase::Ready if self.lanes_of(item.lane()).head(item.key).is_some_and(|head| head != seq) => {
-                Standing::BehindKey
-            }
-            Phase::Ready => Standing::Pending,
+            Phase::Ready => match self.lanes_of(item.lane()).head(item.key).filter(|head| *head != seq) {
+                Some(head) => Standing::BehindKey { head },
+                None => Standing::Pending,
+            },
         }
     }
 }

@@ -93,7 +93,7 @@ fn a_failing_key_waits_alone() {
         .collect();
     assert_eq!(parked, [2, 3, 4, 5]);
     assert!(inbox.wants_more());
-    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey);
+    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey { head: Seq(1) });
     assert_eq!(claimed(&mut inbox, START.plus_ms(60_000)), [1], "the oldest of the key first");
 }
 
