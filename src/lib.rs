@@ -16,6 +16,7 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`explain`]: why an event did or did not reach a consumer
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
@@ -30,6 +31,7 @@ pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod explain;
 pub mod ground;
 pub mod handler;
 pub mod http;

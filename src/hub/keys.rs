@@ -309,7 +309,7 @@ impl Keys {
         let revision = revision.ok_or_else(|| Problem::not_found("key", id))?;
         self.documents.put(id, &record, Some(revision))?;
         let used = UnixMs(before.last_used_ms.load(Ordering::Relaxed));
-        let changed = Arc::new(Key::new(record, used, *before.bucket.lock()));
+        let changed = Arc::new(Key::new(record, used, Bucket::default()));
         self.by_hash.insert(hash, Arc::clone(&changed));
         Ok(changed)
     }

@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
-use crate::breaker::BreakerSettings;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -216,14 +216,6 @@ impl Hub {
             registry,
             ledger: OnceLock::new(),
             router: link.clone(),
-            breaker: BreakerSettings {
-                failure_threshold: config.breaker.failure_threshold,
-                success_threshold: config.breaker.success_threshold,
-                cooldown_ms: config.breaker.cooldown_ms,
-                cooldown_cap_ms: config.breaker.cooldown_cap_ms,
-                probes_max: config.breaker.probes_max,
-                ..BreakerSettings::default()
-            },
             lanes,
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
@@ -290,7 +282,7 @@ impl Hub {
             directory.add(ConsumerId::handler(&record.name), spec, Service::Handler);
         }
         for record in webhooks.all() {
-            let target = webhook_target(&sealer, &record)?;
+            let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
@@ -353,6 +345,7 @@ impl Hub {
         inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
 }

@@ -205,7 +205,7 @@ impl Hub {
         let out = || Problem::new(ProblemKind::Conflict, "the event is out now: wait for its outcome");
         let outcome = match view.standings.first().copied().unwrap_or(Standing::Pending) {
             Standing::Processing { .. } => return Err(out()),
-            Standing::Pending | Standing::BehindKey | Standing::Ahead => "under_way",
+            Standing::Pending | Standing::BehindKey { .. } | Standing::Ahead => "under_way",
             Standing::Failed { .. } => {
                 let (of, seq) = (consumer.clone(), event.seq);
                 let rows = self.blocking(move |hub| {

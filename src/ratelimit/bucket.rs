@@ -147,7 +147,9 @@ mod tests {
         assert_eq!(bucket.take(&fast, before, 1).next_at, before.plus_ms(100));
         let mut bucket = Bucket::default();
         bucket.take(&limit(0.01, 100), START, 100);
-        assert!(bucket.take(&fast, START.plus_ms(100), 1).allowed);
+        let refused = bucket.take(&fast, START, 1);
+        assert_eq!((refused.allowed, refused.next_at), (false, START.plus_ms(100)), "not the hours of the old limit");
+        assert!(bucket.take(&fast, refused.next_at, 1).allowed);
     }
 
     proptest! {

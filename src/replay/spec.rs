@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::envelope::Event;
 use crate::event::filter::{Decision, EventFilter, TypePattern};
 use crate::ground::clock::UnixMs;
-use crate::ground::ids::{ConsumerId, Seq};
+use crate::ground::ids::{ConsumerId, Seq, prefixed_from};
 use crate::lookup::{Column, Wanted};
 use crate::store::DeadLetterRecord;
 
@@ -131,8 +131,7 @@ impl LetterSpec {
 /// The id before that of every dead letter given up at this time or later: an id begins with its time.
 #[must_use]
 pub fn letter_id_at(time: UnixMs) -> String {
-    // 48 bits, as in a UUIDv7.
-    format!("dlq_{:012x}", time.0.min((1 << 48) - 1))
+    prefixed_from("dlq", time)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::schema::{
     FieldList, TYPE_PATTERN, answer, answer_with, any_text, count, flag, nullable, or_empty, problem_type, request,
     text, time, told, whole, words,
 };
+use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
@@ -20,6 +21,15 @@ pub(super) fn type_pattern() -> Value {
 /// The name of an org.
 pub(super) fn org_name() -> Value {
     any_text(SCOPE_CHARS_MAX)
+}
+
+/// A condition on envelope and data.
+pub(super) fn expression() -> Value {
+    json!({
+        "type": "string", "minLength": 1, "maxLength": EXPRESSION_CHARS_MAX, "pattern": r"\S",
+        "description": "A condition in CEL over `event` (the envelope) and `data`. One that does not compile is refused with line and column.",
+        "examples": ["data.amount > 100 && event.source == \"billing\""],
+    })
 }
 
 /// The parameters of the components, by name.
