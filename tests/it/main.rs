@@ -20,6 +20,7 @@ mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod pause;
 mod retention;
 mod secrets;
 mod settings;

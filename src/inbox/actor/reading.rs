@@ -67,7 +67,7 @@ impl InboxActor {
         let now = self.now();
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
-            Some(Hold::Paused) => true,
+            Some(Hold::HubPaused | Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
             None => false,
         };
