@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, text};
 use super::auth::{Principal, authorize};
+use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::params::Params;
 use super::{App, Shared, body};
 use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
-use crate::event::parse::{parse_event, split_array};
+use crate::event::parse::{ParseRules, parse_event, split_array};
 use crate::event::render;
 use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
@@ -19,12 +20,18 @@ use crate::ground::ids::Seq;
 use crate::hub::{EventQuery, Scope, id_conflict};
 use crate::store::Appended;
 
-/// The only content type of events so far.
-const JSON: &[&str] = &["application/json"];
-
-/// Reads one event for a principal; a refusal is counted.
+/// Reads one envelope for a principal; a refusal is counted.
 pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
-    parse_event(body, &app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
+    parse_with(app, principal, |rules| parse_event(body, rules))
+}
+
+/// Reads one event of any form for a principal; a refusal is counted.
+fn parse_with(
+    app: &App,
+    principal: &Principal,
+    read: impl FnOnce(&ParseRules<'_>) -> Result<Draft, Problem>,
+) -> Result<Draft, Problem> {
+    read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
         app.hub.metrics().events_refused.with_label_values(&[problem.kind.slug()]).inc();
     })
 }
@@ -58,13 +65,16 @@ pub(super) fn error_result(out: &mut Vec<u8>, problem: &Problem) {
     out.extend_from_slice(json!({ "error": problem.to_json() }).to_string().as_bytes());
 }
 
-/// `POST /v1/events`
+/// `POST /v1/events`: an envelope, or a `CloudEvent` in any of its modes.
 pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
     let principal = authorize(&app, &request, Scope::Publish)?;
-    body::expect_type(&request, JSON)?;
+    let form = form_of(&request)?;
+    if form == Form::Batch {
+        return take_batch(&app, &principal, &request, payload, form).await;
+    }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
-    let draft = parse(&app, &principal, &bytes)?;
+    let draft = parse_with(&app, &principal, |rules| read(form, &request, &bytes, rules))?;
     let id = draft.meta.id.clone();
     let appended = app.hub.append(vec![draft], false).await?.pop();
     let mut out = Vec::with_capacity(96);
@@ -83,17 +93,31 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
 }
 
 /// `POST /v1/events/batch`: an invalid element rejects itself only, unless `?atomic=true`.
-pub(crate) async fn publish_batch(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
+pub(crate) async fn publish_batch(app: Shared, request: HttpRequest, payload: web::Payload) -> Answer {
     let principal = authorize(&app, &request, Scope::Publish)?;
-    let atomic = Params::read(&request, &["atomic"])?.flag("atomic")?;
-    body::expect_type(&request, JSON)?;
+    let form = form_of_elements(&request)?;
+    take_batch(&app, &principal, &request, payload, form).await
+}
+
+async fn take_batch(
+    app: &App,
+    principal: &Principal,
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    form: Form,
+) -> Answer {
+    let atomic = Params::read(request, &["atomic"])?.flag("atomic")?;
     let limits = &app.hub.config().limits;
-    let bytes = body::read(&app, &request, &mut payload, limits.batch_bytes_max).await?;
+    let bytes = body::read(app, request, &mut payload, limits.batch_bytes_max).await?;
     let elements = split_array(&bytes, limits.batch_events_max)?;
+    // The request itself has been counted.
+    if elements.len() > 1 {
+        principal.charge(app, request, elements.len() - 1)?;
+    }
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {
-        match parse(&app, &principal, element) {
+        match parse_with(app, principal, |rules| read(form, request, element, rules)) {
             Ok(draft) => {
                 parsed.push(Ok(draft.meta.id.clone()));
                 drafts.push(draft);

@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod cloud_events;
 mod dead_letters;
 mod deliveries;
 mod events;

@@ -140,6 +140,7 @@ impl State {
                 Err(problem) => Err(problem),
             });
         }
+        self.principal.wait_for(&self.app, parsed.len()).await;
         let appended = if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.append(drafts, false).await };
         let mut out = Vec::with_capacity(parsed.len() * 80);
         let mut next = 0;

@@ -81,6 +81,7 @@ pub(crate) static TABLE: &[Route] = table! {
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;
+    Admin PATCH  "/v1/admin/keys/{id}"                 => admin::change_key;
     Admin DELETE "/v1/admin/keys/{id}"                 => admin::revoke_key;
     Admin GET    "/v1/admin/settings"                  => admin::settings;
     Admin PATCH  "/v1/admin/settings"                  => admin::change_settings;

@@ -158,7 +158,7 @@ impl Hub {
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");

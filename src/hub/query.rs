@@ -432,6 +432,7 @@ impl Hub {
             "window": counts.window,
             "in_flight": counts.in_flight,
             "exception_rows": counts.rows,
+            "replay_rows": counts.replays,
             "waiting_for_retry": counts.due,
             "hold": hold,
             "processed": totals.processed.load(Ordering::Relaxed),

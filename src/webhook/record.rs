@@ -136,6 +136,8 @@ impl WebhookRecord {
             "channel": filter.channel,
             "facility": filter.facility,
             "service": filter.service,
+            "filter": filter.expression,
+            "filter_error": filter.mistake().map(ToString::to_string),
             "ordering": ordering,
             "format": format,
             "headers": headers.keys().collect::<Vec<_>>(),

@@ -8,10 +8,12 @@
 
 mod admin;
 mod bench;
+mod cloud_events;
 mod crash;
 mod deliveries;
 mod demo;
 mod embed;
+mod filters;
 mod idle;
 mod ingest;
 mod isolation;
@@ -21,6 +23,7 @@ mod ordering;
 mod overload;
 mod panics;
 mod pause;
+mod rate_limits;
 mod retention;
 mod secrets;
 mod settings;

@@ -135,6 +135,14 @@ impl Operation {
         self.with_body(false, types, schema, examples)
     }
 
+    /// Another content type of the body, with a form of its own.
+    pub(super) fn also_takes(mut self, kind: &str, schema: Value, examples: Value) -> Self {
+        if let Some(body) = &mut self.body {
+            body["content"][kind] = json!({ "schema": schema, "examples": examples });
+        }
+        self
+    }
+
     /// A JSON document that must be there.
     pub(super) fn json(self, schema: Value, examples: Value) -> Self {
         self.body(&["application/json"], schema, examples)
@@ -195,6 +203,9 @@ impl Operation {
         for (status, kinds) in by_status {
             answers.insert(status.to_string(), refusal(&kinds));
         }
+        if matches!((self.access, listener), (Access::Scoped(_), Listener::Public)) {
+            answers.values_mut().for_each(tell_rate);
+        }
         let mut out = json!({
             "operationId": self.id,
             "tags": [self.tag],
@@ -221,10 +232,16 @@ impl Operation {
             (Access::Scoped(scope), Listener::Public) => {
                 let scope = scope.as_str();
                 let security = json!([{ "apiKey": [scope] }, { "bearerKey": [scope] }]);
-                (security, vec![ProblemKind::Unauthorized, ProblemKind::Forbidden])
+                (security, vec![ProblemKind::Unauthorized, ProblemKind::Forbidden, ProblemKind::RateLimited])
             }
         }
     }
+}
+
+/// Every answer to a key tells what is left of its rate.
+fn tell_rate(answer: &mut Value) {
+    answer["headers"]["RateLimit"] = json!({ "$ref": "#/components/headers/RateLimit" });
+    answer["headers"]["RateLimit-Policy"] = json!({ "$ref": "#/components/headers/RateLimitPolicy" });
 }
 
 /// The answer to a request that is refused for one of these reasons, which share a status.
@@ -234,7 +251,7 @@ fn refusal(kinds: &[ProblemKind]) -> Value {
         "description": titles.join("; or: "),
         "content": { "application/problem+json": { "schema": problem(kinds) } },
     });
-    if kinds.iter().any(|kind| kind.status() == 503) {
+    if kinds.iter().any(|kind| matches!(kind.status(), 429 | 503)) {
         out["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/RetryAfter" } });
     }
     if kinds.contains(&ProblemKind::Unauthorized) {

@@ -9,6 +9,7 @@ use super::schema::{
     whole, words,
 };
 use super::shared::{delivery, org_name, type_pattern};
+use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX};
@@ -134,6 +135,12 @@ fn settings() -> FieldList {
         ("channel", scope()),
         ("facility", scope()),
         ("service", scope()),
+        (
+            "filter",
+            nullable(
+                json!({ "type": "string", "minLength": 1, "maxLength": EXPRESSION_CHARS_MAX, "description": "A condition on envelope and data, in CEL." }),
+            ),
+        ),
         ("ordering", nullable(words(["none", "key", "strict"]))),
         ("format", nullable(words(["standard", "raw"]))),
         ("headers", nullable(headers)),
@@ -165,6 +172,8 @@ fn webhook(more: FieldList) -> Value {
         ("channel", nullable(told())),
         ("facility", nullable(told())),
         ("service", nullable(told())),
+        ("filter", nullable(told())),
+        ("filter_error", nullable(told())),
         ("ordering", words(["none", "key", "strict"])),
         ("format", words(["standard", "raw"])),
         ("headers", list(told())),

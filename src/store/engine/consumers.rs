@@ -6,14 +6,14 @@ use sled::transaction::TransactionError;
 use sled::{Batch, Transactional as _, Tree};
 
 use super::{Engine, Inner};
-use crate::ground::codec;
+use crate::ground::codec::{self, CodecError};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::store::log_record::{self, Joiner};
 use crate::store::records::{
     ATTEMPTS_VERSION, AttemptPage, DEAD_LETTER_VERSION, DeadLetterRecord, POSITION_VERSION, PageKey, ROW_VERSION,
     RowRecord,
 };
-use crate::store::{Checkpoints, ConsumerState, Durability, Position, StateOp, StoreError};
+use crate::store::{Checkpoints, ConsumerState, Durability, Expired, Position, StateOp, StoreError};
 
 /// Key of the router's cursor among the checkpoints; consumer ids never start with a NUL.
 const ROUTER_KEY: &[u8] = b"\0router";
@@ -98,7 +98,11 @@ fn encode<T: serde::Serialize>(version: u8, value: &T) -> Result<Vec<u8>, StoreE
 }
 
 fn decode<T: serde::de::DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, StoreError> {
-    codec::decode(version, bytes).map_err(|source| StoreError::Corrupt { what: what.to_owned(), source })
+    codec::decode(version, bytes).map_err(|source| corrupt(what, source))
+}
+
+fn corrupt(what: &str, source: CodecError) -> StoreError {
+    StoreError::Corrupt { what: what.to_owned(), source }
 }
 
 /// Batches by tree, kept in the order in which the trees were first named.
@@ -222,13 +226,13 @@ fn join_dead_letter(inner: &Inner, id: &[u8], first: &[u8]) -> Result<DeadLetter
             joiner.finish()
         }
     };
-    decode(DEAD_LETTER_VERSION, &record, "dead letter")
+    DeadLetterRecord::decode(&record).map_err(|source| corrupt("dead letter", source))
 }
 
 fn read_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Seq, RowRecord), StoreError> {
     let (key, value) = row?;
     let seq = super::segment::seq_of_key(&key).unwrap_or_default();
-    Ok((seq, decode(ROW_VERSION, &value, "exception row")?))
+    Ok((seq, RowRecord::decode(&value).map_err(|source| corrupt("exception row", source))?))
 }
 
 fn is_first_row(key: &[u8]) -> bool {
@@ -371,20 +375,50 @@ impl ConsumerState for Engine {
         })
     }
 
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError> {
+        self.with(|inner| {
+            // The parts of a long record lie between its own key and the next one.
+            let mut from = after.as_bytes().to_vec();
+            from.push(1);
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for row in inner.dead.range(from..) {
+                let (key, value) = row?;
+                if !is_first_row(&key) {
+                    continue;
+                }
+                let record = join_dead_letter(inner, &key, &value)?;
+                bytes += record.weight();
+                out.push(record);
+                if out.len() >= limit || bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(out)
+        })
+    }
+
     fn dead_letter_counts(&self) -> Result<Vec<(ConsumerId, u64)>, StoreError> {
         self.with(|inner| {
             let mut counts: BTreeMap<ConsumerId, u64> = BTreeMap::new();
             for row in inner.dead.iter() {
                 let (key, value) = row?;
                 if is_first_row(&key) {
-                    *counts.entry(join_dead_letter(inner, &key, &value)?.consumer).or_default() += 1;
+                    let record = join_dead_letter(inner, &key, &value)?;
+                    if record.closed.is_none() {
+                        *counts.entry(record.consumer).or_default() += 1;
+                    }
                 }
             }
             Ok(counts.into_iter().collect())
         })
     }
 
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError> {
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError> {
         self.with(|inner| {
             let mut old = Vec::new();
             {
@@ -403,14 +437,16 @@ impl ConsumerState for Engine {
             for start in &old {
                 inner.db.drop_tree(attempts_name(*start))?;
             }
-            let mut expired = 0;
+            let mut expired = Expired::default();
             for row in inner.dead.iter() {
                 let (key, value) = row?;
                 if is_first_row(&key) {
-                    if join_dead_letter(inner, &key, &value)?.at.0 >= dead_before_ms {
+                    let record = join_dead_letter(inner, &key, &value)?;
+                    if record.at.0 >= dead_before_ms {
                         break;
                     }
-                    expired += 1;
+                    expired.dead_letters += 1;
+                    expired.open += u64::from(record.closed.is_none());
                 }
                 inner.dead.remove(key)?;
             }
