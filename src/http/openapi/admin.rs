@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
         manage("changeKey", Method::PATCH, "/v1/admin/keys/{id}")
             .told("Change the rate limit or the end of an API key", "At once. Null takes either away.")
             .path_parameter("id", "The key's id", id("key"))
-            .json(
+            .optional_json(
                 request(vec![("rate_limit", nullable(rate())), ("expires_at", nullable(time_to_come()))], &[]),
                 json!({ "slower": { "value": { "rate_limit": { "per_second": 50, "burst": 100 } } } }),
             )
@@ -167,6 +167,7 @@ fn consumer() -> Value {
         "window",
         "in_flight",
         "exception_rows",
+        "replay_rows",
         "waiting_for_retry",
         "processed",
         "failed_attempts",
