@@ -24,6 +24,7 @@ mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod pause;
 mod rates;
 mod retention;
 mod secrets;
