@@ -21,7 +21,7 @@ use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::{Deliverer, DelivererSlot};
-use crate::inbox::spec::{ConsumerSpec, InboxParts, NoticeTaker, Totals};
+use crate::inbox::spec::{ConsumerSpec, HubPause, InboxParts, NoticeTaker, Totals};
 use crate::metrics::Metrics;
 use crate::ratelimit::Bucket;
 use crate::router::{Inboxes, RouterLink};
@@ -44,6 +44,8 @@ pub struct DirectoryParts {
     pub router: RouterLink,
     /// The arbiters that deliver, each with its client.
     pub lanes: Vec<(ArbiterHandle, Outbound)>,
+    /// Whether the whole hub is paused.
+    pub pause: Arc<HubPause>,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -281,6 +283,7 @@ impl Directory {
             consumer: consumer.id.clone(),
             spec: Arc::clone(&consumer.spec),
             totals: Arc::clone(&consumer.totals),
+            pause: Arc::clone(&parts.pause),
             reader: parts.reader.clone(),
             state: Arc::clone(&parts.state),
             ledger: parts.ledger.get()?.clone(),

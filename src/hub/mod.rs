@@ -30,6 +30,7 @@ mod keys;
 mod letters;
 mod open;
 mod operate;
+mod pause;
 mod query;
 mod replays;
 mod rotation;
@@ -54,6 +55,7 @@ use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
+use crate::inbox::spec::HubPause;
 use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
@@ -92,6 +94,7 @@ struct Inner {
     finder: Finder,
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
+    pause: Arc<HubPause>,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -273,6 +276,12 @@ impl Hub {
                     )
                 },
             },
+            // A pause is what an operator wants: it does not make the hub unready.
+            Component {
+                name: "deliveries",
+                ok: true,
+                detail: if self.is_paused() { "paused" } else { "going out" }.into(),
+            },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }
@@ -302,6 +311,7 @@ impl Hub {
         let (webhooks, handlers) = self.consumer_counts();
         metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
         metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
+        metrics.paused.set(gauge(u64::from(self.is_paused())));
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         metrics.render()

@@ -25,7 +25,7 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::Notice;
+use crate::inbox::spec::{HubPause, Notice};
 use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
@@ -209,6 +209,12 @@ impl Hub {
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let pause = HubPause::new(config.server.paused);
+        if pause.is_on() {
+            tracing::warn!(
+                "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
+            );
+        }
         let (notices, noticed) = mpsc::unbounded_channel();
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
@@ -217,6 +223,7 @@ impl Hub {
             ledger: OnceLock::new(),
             router: link.clone(),
             lanes,
+            pause: Arc::clone(&pause),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -326,6 +333,7 @@ impl Hub {
             finder,
             indexer,
             ledger,
+            pause,
             outbox,
             intake,
             router,

@@ -292,7 +292,10 @@ impl Hub {
         let spec = consumer.spec.load();
         let totals = &consumer.totals;
         let counts = view.map(|view| view.counts).unwrap_or_default();
-        let hold = view.and_then(|view| view.hold).map(|hold| match hold {
+        // A consumer that is not in memory is held by a pause of the hub all the same.
+        let hub_paused = self.is_paused().then_some(Hold::HubPaused);
+        let hold = hub_paused.or_else(|| view.and_then(|view| view.hold)).map(|hold| match hold {
+            Hold::HubPaused => json!({"reason": "hub_paused"}),
             Hold::Paused => json!({"reason": "paused"}),
             Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
             Hold::RateLimited { until } => json!({"reason": "rate_limited", "until": until.to_rfc3339()}),
@@ -346,6 +349,7 @@ impl Hub {
                 "segments": engine.segments().len(),
                 "store_bytes": engine.size_on_disk(),
             },
+            "paused": self.is_paused(),
             "pending": sum("window").saturating_sub(sum("in_flight")),
             "processing": sum("in_flight"),
             "processed": sum("processed"),

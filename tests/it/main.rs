@@ -26,6 +26,7 @@ mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod pause;
 mod rates;
 mod replay;
 mod retention;

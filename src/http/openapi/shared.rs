@@ -56,7 +56,6 @@ pub(super) fn parameters() -> Value {
         .into()
 }
 
-/// The headers of the components, by name.
 /// How many a second and how many at once, or the name of a preset.
 pub(super) fn rate() -> Value {
     let numbers = request(
@@ -69,6 +68,7 @@ pub(super) fn rate() -> Value {
     json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
 }
 
+/// The headers of the components, by name.
 pub(super) fn headers() -> Value {
     json!({
         "RateLimit": {

@@ -66,7 +66,7 @@ impl InboxActor {
         let now = self.now();
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
-            Some(Hold::Paused) => true,
+            Some(Hold::HubPaused | Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
             Some(Hold::RateLimited { .. }) | None => false,
         };
@@ -85,7 +85,7 @@ impl InboxActor {
 
     fn is_held(&self) -> bool {
         match self.state.as_ref().and_then(|state| state.hold(self.now())) {
-            Some(Hold::Paused | Hold::Suspended { .. }) => true,
+            Some(Hold::HubPaused | Hold::Paused | Hold::Suspended { .. }) => true,
             // It goes on all the time, only slowly: the window is kept full.
             Some(Hold::RateLimited { .. }) | None => false,
         }

@@ -49,6 +49,8 @@ pub enum Offered {
 /// Why nothing is claimed now, for the `explain` answer and the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
+    /// The whole hub is paused: nothing is given out to anyone.
+    HubPaused,
     /// The consumer is paused.
     Paused,
     /// The upstream is resting until then.
@@ -97,6 +99,7 @@ pub struct InboxState {
     suspended_until: Option<UnixMs>,
     throttled_until: Option<UnixMs>,
     paused: bool,
+    hub_paused: bool,
 }
 
 impl InboxState {
@@ -124,6 +127,7 @@ impl InboxState {
             suspended_until: None,
             throttled_until: None,
             paused,
+            hub_paused: false,
         };
         for (seq, row) in rows {
             state.next_epoch = state.next_epoch.max(row.epoch.saturating_add(1));
@@ -209,6 +213,9 @@ impl InboxState {
     /// What keeps this inbox from claiming, if anything does.
     #[must_use]
     pub fn hold(&self, now: UnixMs) -> Option<Hold> {
+        if self.hub_paused {
+            return Some(Hold::HubPaused);
+        }
         if self.paused {
             return Some(Hold::Paused);
         }
@@ -267,6 +274,11 @@ impl InboxState {
         self.paused = paused;
     }
 
+    /// Pauses or resumes claiming because the whole hub is paused. What is out stays out.
+    pub fn set_hub_paused(&mut self, paused: bool) {
+        self.hub_paused = paused;
+    }
+
     /// Changes the bounds. The ordering of an inbox that holds anything changes for what comes after a restart of it.
     pub fn set_rules(&mut self, rules: InboxRules) {
         self.rules = InboxRules { ordering: self.rules.ordering, ..rules };
@@ -276,7 +288,7 @@ impl InboxState {
     #[must_use]
     pub fn wake_at(&self) -> Option<UnixMs> {
         let lease = self.leases.first().map(|(at, _)| *at);
-        if self.paused {
+        if self.paused || self.hub_paused {
             return lease;
         }
         let due = self.due.first().map(|(at, _)| *at);
