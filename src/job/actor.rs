@@ -48,6 +48,8 @@ struct Place {
     cursor: Option<String>,
     progress: Progress,
     saved_at: UnixMs,
+    /// Something was handed on since: no further step is taken before that is saved.
+    unsaved: bool,
 }
 
 /// What one turn came to.
@@ -61,7 +63,7 @@ enum Turned {
 impl JobActor {
     pub(super) fn new(jobs: Arc<Jobs>, id: String) -> Self {
         let now = jobs.clock().now();
-        let place = Place { cursor: None, progress: Progress::default(), saved_at: now };
+        let place = Place { cursor: None, progress: Progress::default(), saved_at: now, unsaved: false };
         Self { jobs, id, work: None, place, pace: Pace::new(None, now), pauses: 0, resting: false, rested: Vec::new() }
     }
 
@@ -135,6 +137,20 @@ impl JobWork for Unopened {
     }
 }
 
+/// Saves how far the job has come. None when it is saved, and the job goes on.
+async fn save(jobs: &Arc<Jobs>, id: &str, place: &mut Place) -> Option<Turned> {
+    let (saver, id, cursor, progress) = (Arc::clone(jobs), id.to_owned(), place.cursor.clone(), place.progress);
+    match flat(blocking(move || Ok(saver.save(&id, cursor.as_deref(), progress))).await) {
+        Ok(()) => {
+            place.saved_at = jobs.clock().now();
+            place.unsaved = false;
+            None
+        }
+        Err(SaveError::Ended) => Some(Turned::Over),
+        Err(SaveError::Store(error)) => Some(Turned::Again(format!("its progress is not saved yet: {error}"))),
+    }
+}
+
 /// One step, and what it has done saved.
 async fn take_turn(
     jobs: Arc<Jobs>,
@@ -143,6 +159,11 @@ async fn take_turn(
     mut place: Place,
     room: usize,
 ) -> (Box<dyn JobWork>, Place, Turned) {
+    if place.unsaved
+        && let Some(turned) = save(&jobs, &id, &mut place).await
+    {
+        return (work, place, turned);
+    }
     let outcome = match work.step(place.cursor.as_deref(), room).await {
         Ok(outcome) => outcome,
         Err(StepError::Again(reason)) => return (work, place, Turned::Again(reason)),
@@ -158,16 +179,12 @@ async fn take_turn(
         let turned = end(jobs, id, place.clone(), None).await;
         return (work, place, turned);
     }
-    let now = jobs.clock().now();
-    if gained.handed_on > 0 || now.since_ms(place.saved_at) >= SAVE_EVERY_MS {
-        let (saved, cursor, progress) = (Arc::clone(&jobs), place.cursor.clone(), place.progress);
-        let saving = blocking(move || Ok(saved.save(&id, cursor.as_deref(), progress))).await;
-        match flat(saving) {
-            Ok(()) => place.saved_at = now,
-            Err(SaveError::Ended) => return (work, place, Turned::Over),
-            // What was handed on is not lost; after a crash now it would be handed on again.
-            Err(SaveError::Store(error)) => tracing::warn!(%error, "the progress of a job is not saved yet"),
-        }
+    place.unsaved = gained.handed_on > 0;
+    let due = jobs.clock().now().since_ms(place.saved_at) >= SAVE_EVERY_MS;
+    if (place.unsaved || due)
+        && let Some(turned) = save(&jobs, &id, &mut place).await
+    {
+        return (work, place, turned);
     }
     let turned = match outcome.next {
         Next::GoOn | Next::Done => Turned::GoOn,
@@ -178,7 +195,7 @@ async fn take_turn(
 
 /// Ends the job; tried again when the store cannot take it now.
 async fn end(jobs: Arc<Jobs>, id: String, place: Place, error: Option<String>) -> Turned {
-    let Place { cursor, progress, saved_at: _ } = place;
+    let Place { cursor, progress, saved_at: _, unsaved: _ } = place;
     match flat(blocking(move || Ok(jobs.finish(&id, cursor.as_deref(), progress, error))).await) {
         Ok(()) | Err(SaveError::Ended) => Turned::Over,
         Err(SaveError::Store(error)) => Turned::Again(error.to_string()),

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Api, Hub, Receiver, items, sample, until};
 
 /// A paused webhook of `acme` over a log of `events` events, none of which it matches: what is replayed into it waits.
-async fn paused_webhook(hub: &Hub, acme: &Api, events: usize) -> String {
-    let receiver = Receiver::start();
+async fn paused_webhook(hub: &Hub, acme: &Api, receiver: &Receiver, events: usize) -> String {
     let wanted = json!({"url": receiver.url("/hook"), "org": "acme", "event_types": ["none.such"]});
     let webhook = acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned();
     acme.act(&format!("/v1/webhooks/{webhook}/pause")).await.expect(200);
@@ -31,7 +30,8 @@ pub async fn wait_job(api: &Api, id: &str, what: &str, fits: impl Fn(&Value) -> 
 async fn a_job_waits_for_room_is_seen_doing_so_and_goes_on_after_a_restart_until_it_is_cancelled() {
     let mut hub = Hub::start().await;
     let acme = hub.acme().await;
-    let webhook = paused_webhook(&hub, &acme, 1_500).await;
+    let receiver = Receiver::start();
+    let webhook = paused_webhook(&hub, &acme, &receiver, 1_500).await;
     let wanted = json!({"match": "all"});
     let made = acme.post(&format!("/v1/webhooks/{webhook}/replay"), &wanted).await.expect(202).json();
     let id = made["id"].as_str().unwrap().to_owned();
@@ -65,7 +65,8 @@ async fn a_job_waits_for_room_is_seen_doing_so_and_goes_on_after_a_restart_until
 async fn a_job_of_one_org_is_not_there_for_another() {
     let hub = Hub::start().await;
     let acme = hub.acme().await;
-    let webhook = paused_webhook(&hub, &acme, 3).await;
+    let receiver = Receiver::start();
+    let webhook = paused_webhook(&hub, &acme, &receiver, 3).await;
     let made = acme.post(&format!("/v1/webhooks/{webhook}/replay"), &json!({})).await.expect(202).json();
     let id = made["id"].as_str().unwrap();
     let globex = hub.public(&hub.key(&["publish", "consume", "work", "manage", "read"], Some("globex")).await);
@@ -106,7 +107,8 @@ async fn a_bad_parameter_of_the_list_is_refused_by_its_name() {
 async fn a_job_that_panics_goes_on() {
     let hub = Hub::start_with(&[("FAULTS__ENABLED", "true")]).await;
     let acme = hub.acme().await;
-    let webhook = paused_webhook(&hub, &acme, 1_200).await;
+    let receiver = Receiver::start();
+    let webhook = paused_webhook(&hub, &acme, &receiver, 1_200).await;
     let made = acme.post(&format!("/v1/webhooks/{webhook}/replay"), &json!({"match": "all", "rate": 2_000})).await;
     let id = made.expect(202).json()["id"].as_str().unwrap().to_owned();
     for _ in 0..3 {
@@ -115,4 +117,5 @@ async fn a_job_that_panics_goes_on() {
     acme.act(&format!("/v1/webhooks/{webhook}/resume")).await.expect(200);
     let job = wait_job(&acme, &id, "is done", |job| job["state"] == "done").await;
     assert_eq!(job["progress"]["looked_at"], 1_200, "{job}");
+    receiver.wait_for("/hook", 1_200).await;
 }
