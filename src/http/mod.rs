@@ -11,6 +11,7 @@ mod deliveries;
 mod events;
 mod health;
 mod params;
+mod schedule;
 mod server;
 mod stream;
 mod webhooks;
@@ -77,6 +78,13 @@ fn routes(listener: Listener, config: &mut ServiceConfig) {
         .service(web::resource("/v1/events/batch").post(events::publish_batch).default_service(other()))
         .service(web::resource("/v1/events/stream").post(stream::publish_stream).default_service(other()))
         .service(web::resource("/v1/events/{id}").get(events::show).default_service(other()))
+        .service(web::resource("/v1/scheduled").get(schedule::list).default_service(other()))
+        .service(
+            web::resource("/v1/scheduled/{id}")
+                .route(web::get().to(schedule::show))
+                .route(web::delete().to(schedule::cancel))
+                .default_service(other()),
+        )
         .service(
             web::resource("/v1/webhooks")
                 .route(web::post().to(webhooks::create))
