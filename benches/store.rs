@@ -82,6 +82,7 @@ fn state_records(c: &mut Criterion) {
         first_attempt: Some(NOW),
         last_attempt: Some(NOW),
         last_error: Some("status 503".to_owned()),
+        replay: None,
     };
     let ahead = (1..=10).map(|n| (Seq(1_000_000 + n * 10), Seq(1_000_005 + n * 10))).collect();
     let position = Position { cursor: Seq(1_000_000), ahead };

@@ -7,6 +7,7 @@
 //! - [`logging`]: the hub's own log
 //! - [`event`]: the envelope, how it is read, rendered and filtered
 //! - [`retry`]: when a failed delivery is tried again, and whether at all
+//! - [`ratelimit`]: token buckets, for producers and for endpoints
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
@@ -37,6 +38,7 @@ pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
+pub mod ratelimit;
 pub mod retry;
 pub mod router;
 pub mod schedule;

@@ -56,7 +56,8 @@ series! {
     attempts: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_delivery_attempts_total", "Delivery attempts, by the kind of consumer and outcome."), &["consumer_kind", "outcome"]);
     delivery_seconds: HistogramVec = HistogramVec::new(HistogramOpts::new("tidegate_delivery_duration_seconds", "Time of one delivery attempt.").buckets(CALLS.to_vec()), &["consumer_kind"]);
     deliveries_deferred: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_deliveries_deferred_total", "Claims given back without an attempt, by reason."), &["reason"]);
-    dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters kept.");
+    rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
+    dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);

@@ -267,6 +267,7 @@ mod tests {
             first_number: 0,
             time_max: Duration::from_secs(30),
             starts: None,
+            enough: None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -76,6 +76,8 @@ pub struct LoadPlan {
     pub time_max: Duration,
     /// When set: place `number - first_number` gets the monotonic time its request was sent, in nanoseconds.
     pub starts: Option<Arc<[AtomicU64]>>,
+    /// Set by whoever has seen enough: nothing more is sent then.
+    pub enough: Option<Arc<AtomicBool>>,
 }
 
 /// What a load saw.
@@ -297,7 +299,8 @@ async fn drive(shared: &Shared, index: usize, line: Line, tally: &Mutex<Tally>) 
     let mut resend = None;
     let mut turn = 0_u64;
     let mut errors = 0_u64;
-    while errors < ERRORS_MAX && shared.clock.monotonic_ns() < shared.deadline_ns {
+    let enough = || plan.enough.as_ref().is_some_and(|enough| enough.load(Ordering::Relaxed));
+    while errors < ERRORS_MAX && !enough() && shared.clock.monotonic_ns() < shared.deadline_ns {
         let sent_ns = match due_ns(shared, index, turn) {
             None => shared.clock.monotonic_ns(),
             Some(due_ns) if due_ns >= shared.deadline_ns => return,
@@ -426,6 +429,7 @@ mod tests {
             first_number: 0,
             time_max: Duration::from_secs(30),
             starts: None,
+            enough: None,
         }
     }
 

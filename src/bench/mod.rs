@@ -7,13 +7,14 @@
 //!
 //! - [`load`], [`request`]: the load generator; [`receiver`], [`arrivals`]: the endpoint of webhooks
 //! - [`baseline`]: parse-only handler and bare client; [`hub`], [`proc`]: the hub as a child process
-//! - [`scenario`]: names and sizes; [`ingest`], [`deliver`], [`capacity`]: what they do
+//! - [`scenario`]: names and sizes; [`ingest`], [`deliver`], [`fair`], [`capacity`]: what they do
 //! - [`measure`]: figures and targets; [`report`]: table and JSON
 
 pub mod arrivals;
 pub mod baseline;
 pub mod capacity;
 pub mod deliver;
+pub mod fair;
 pub mod hub;
 pub mod ingest;
 pub mod load;

@@ -11,7 +11,7 @@ use super::load::{self, LoadPlan, LoadReport, Pace, Refused};
 use super::measure::Measure;
 use super::receiver::{Receiver, ReceiverOptions};
 use super::request::{Shape, Template, event_json};
-use super::{capacity, deliver, ingest};
+use super::{capacity, deliver, fair, ingest};
 use crate::ground::clock::SharedClock;
 
 /// Bytes of an event unless a scenario says otherwise.
@@ -47,6 +47,8 @@ pub enum Scenario {
     Latency,
     /// One of fifty endpoints never answers.
     Hanging,
+    /// One org floods while another goes on.
+    Fair,
     /// A million events in the log: memory, stop and start.
     Million,
     /// Ten thousand webhooks that get nothing.
@@ -67,6 +69,7 @@ impl Scenario {
         Self::Drain,
         Self::Latency,
         Self::Hanging,
+        Self::Fair,
         Self::Million,
         Self::IdleWebhooks,
         Self::Idle,
@@ -85,6 +88,7 @@ impl Scenario {
             Self::Drain => "drain",
             Self::Latency => "latency",
             Self::Hanging => "hanging",
+            Self::Fair => "fair",
             Self::Million => "million",
             Self::IdleWebhooks => "idle-webhooks",
             Self::Idle => "idle",
@@ -103,6 +107,7 @@ impl Scenario {
             | Self::TenWebhooks
             | Self::Latency
             | Self::Hanging
+            | Self::Fair
             | Self::Million
             | Self::IdleWebhooks
             | Self::Idle => &[],
@@ -133,6 +138,7 @@ impl Scenario {
             Self::Drain => deliver::drain(bench),
             Self::Latency => deliver::latency(bench),
             Self::Hanging => deliver::hanging(bench),
+            Self::Fair => fair::fair(bench),
             Self::Million => capacity::million(bench),
             Self::IdleWebhooks => capacity::idle_webhooks(bench),
             Self::Idle => capacity::idle(bench),
@@ -226,11 +232,20 @@ pub struct Publish<'a> {
     pub events_per_request: usize,
     /// Connections.
     pub connections: usize,
+    /// The API key; none for that of the bench's own org.
+    pub key: Option<&'a str>,
 }
 
 impl Default for Publish<'_> {
     fn default() -> Self {
-        Self { event_type: EVENT_TYPE, extra: "", event_bytes: EVENT_BYTES, events_per_request: 1, connections: 64 }
+        Self {
+            event_type: EVENT_TYPE,
+            extra: "",
+            event_bytes: EVENT_BYTES,
+            events_per_request: 1,
+            connections: 64,
+            key: None,
+        }
     }
 }
 
@@ -271,7 +286,7 @@ impl Bench {
             _ => ("/v1/events/batch", Shape::Array),
         };
         let events = vec![event; publish.events_per_request.max(1)];
-        let headers = [("x-api-key", control.key.as_str())];
+        let headers = [("x-api-key", publish.key.unwrap_or(&control.key))];
         self.timed_plan(
             Template::post(control.public, path, &headers, &events, shape),
             control.public,
@@ -293,6 +308,7 @@ impl Bench {
             first_number: 0,
             time_max: self.sizes.load,
             starts: None,
+            enough: None,
         }
     }
 

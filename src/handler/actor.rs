@@ -95,7 +95,7 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
 /// `HA-4`: a handler that is not registered yet is waited for; one that was removed is not.
 fn without_handlers(parts: &HandlerParts, ticket: Ticket, event: &Event) {
     let spec = parts.spec.load();
-    match spec.filter.decide(&event.meta) {
+    match spec.filter.decide(event) {
         Decision::Match if parts.clock.now() >= parts.since.plus_ms(spec.rules.lease_ms) => {
             tracing::warn!(consumer = %parts.consumer, r#type = event.meta.event_type, event = event.meta.id, "no handler takes this type any more; the event is passed over");
             ticket.settle(AttemptResult::Delivered { status: 200 }, 0, String::new());

@@ -40,6 +40,21 @@ pub(crate) async fn list_keys(app: Shared, request: HttpRequest) -> Answer {
     Ok(page("items", Page { items: keys.iter().map(|key| key.to_json()).collect(), next, has_more }))
 }
 
+/// `PATCH /v1/admin/keys/{id}`: its rate limit, its end
+pub(crate) async fn change_key(
+    app: Shared,
+    request: HttpRequest,
+    id: web::Path<String>,
+    mut payload: web::Payload,
+) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    let fields = body::fields(&app, &request, &mut payload).await?;
+    let context = write_context(&app, &request, &principal);
+    let wanted = id.into_inner();
+    let key = app.hub.blocking(move |hub| hub.keys().change(&wanted, fields, context)).await?;
+    Ok(json(StatusCode::OK, &key.to_json()))
+}
+
 /// `DELETE /v1/admin/keys/{id}`
 pub(crate) async fn revoke_key(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
     authorize(&app, &request, Scope::Manage)?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderName};
+use actix_web::{HttpMessage as _, HttpRequest};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -12,6 +12,7 @@ use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
 use crate::hub::{Key, Scope};
+use crate::ratelimit::{Bucket, Rate, Taken};
 
 /// Who asks.
 pub(crate) enum Principal {
@@ -30,11 +31,71 @@ impl Principal {
         }
     }
 
+    /// Takes so many requests or events from the key's rate, and notes what is left for the answer's headers.
+    ///
+    /// # Errors
+    /// When they are not there; the problem says when they are.
+    pub(crate) fn charge(&self, app: &App, request: &HttpRequest, count: usize) -> Result<(), Problem> {
+        let Self::Key(key) = self else { return Ok(()) };
+        let Some(bucket) = &key.bucket else { return Ok(()) };
+        let taken = bucket.take(u32::try_from(count).unwrap_or(u32::MAX));
+        let left = match taken {
+            Taken::Yes { left } => left,
+            Taken::No { .. } => 0,
+        };
+        request.extensions_mut().insert(RateSpent::of(bucket, left));
+        match taken {
+            Taken::Yes { .. } => Ok(()),
+            Taken::No { wait } => {
+                app.hub.metrics().rate_limited.with_label_values(&["key"]).inc();
+                let Rate { per_second, burst } = bucket.rate();
+                let detail = format!("the key may send {per_second} a second, {burst} at once");
+                let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+                Err(Problem::new(ProblemKind::RateLimited, detail).retry_after(seconds))
+            }
+        }
+    }
+
+    /// Waits until the key's rate allows so many more: for a stream, which is slowed down and not refused.
+    pub(crate) async fn wait_for(&self, app: &App, count: usize) {
+        let Self::Key(key) = self else { return };
+        let Some(bucket) = &key.bucket else { return };
+        while let Taken::No { wait } = bucket.take(u32::try_from(count).unwrap_or(u32::MAX)) {
+            app.hub.clock().sleep(wait).await;
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),
             Self::Key(key) => format!("key:{}", key.record.id),
         }
+    }
+}
+
+/// What a request has left of its key's rate, for the headers of its answer
+/// (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateSpent {
+    burst: u32,
+    window_s: u64,
+    left: u32,
+    full_in_s: u64,
+}
+
+impl RateSpent {
+    fn of(bucket: &Bucket, left: u32) -> Self {
+        let seconds = |left| bucket.full_after(left).as_secs_f64().ceil() as u64;
+        Self { burst: bucket.rate().burst, window_s: seconds(0).max(1), left, full_in_s: seconds(left) }
+    }
+
+    /// The headers, by name.
+    pub(crate) fn headers(self) -> [(HeaderName, String); 2] {
+        let Self { burst, window_s, left, full_in_s } = self;
+        [
+            (HeaderName::from_static("ratelimit-policy"), format!("\"key\";q={burst};w={window_s}")),
+            (HeaderName::from_static("ratelimit"), format!("\"key\";r={left};t={full_in_s}")),
+        ]
     }
 }
 
@@ -66,11 +127,13 @@ pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Resul
             let text = text.ok_or_else(|| refused("send X-API-Key, or Authorization: Bearer with an API key"))?;
             let key = app.hub.keys().find(text, app.hub.clock().now());
             let key = key.ok_or_else(|| refused("the key is not known, has expired or was revoked"))?;
-            if key.record.scopes.contains(&scope) {
-                return Ok(Principal::Key(key));
+            if !key.record.scopes.contains(&scope) {
+                let detail = format!("the key has not the scope `{}`", scope.as_str());
+                return Err(Problem::new(ProblemKind::Forbidden, detail).with("scope", scope.as_str()));
             }
-            let detail = format!("the key has not the scope `{}`", scope.as_str());
-            Err(Problem::new(ProblemKind::Forbidden, detail).with("scope", scope.as_str()))
+            let principal = Principal::Key(key);
+            principal.charge(app, request, 1)?;
+            Ok(principal)
         }
     }
 }

@@ -130,6 +130,10 @@ async fn take_batch(
     let limits = &app.hub.config().limits;
     let bytes = body::read(app, request, &mut payload, limits.batch_bytes_max).await?;
     let elements = split_array(&bytes, limits.batch_events_max)?;
+    // The request itself has been counted.
+    if elements.len() > 1 {
+        principal.charge(app, request, elements.len() - 1)?;
+    }
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {

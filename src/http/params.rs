@@ -8,11 +8,11 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
 
 /// Items of a page when the client does not say.
-const LIMIT_DEFAULT: usize = 100;
+pub(crate) const LIMIT_DEFAULT: usize = 100;
 /// Most items of a page.
-const LIMIT_MAX: usize = 1_000;
+pub(crate) const LIMIT_MAX: usize = 1_000;
 /// Largest parameter, in characters.
-const CHARS_MAX: usize = 512;
+pub(crate) const CHARS_MAX: usize = 512;
 
 /// The parameters of a request.
 #[derive(Debug)]

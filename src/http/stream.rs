@@ -143,6 +143,7 @@ impl State {
                 Err(problem) => Err(problem),
             });
         }
+        self.principal.wait_for(&self.app, parsed.len()).await;
         let context = || self.context.clone();
         let accepted =
             if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.accept(drafts, false, context).await };

@@ -94,8 +94,8 @@ impl Hub {
         if !book.is_empty() && events.iter().any(held) {
             return Ok(Sent::None(events));
         }
-        // Under the look: who reserves an id after it finds this event in the queue of the log.
-        self.send(events, atomic).map(Sent::All)
+        // Under the look: who reserves an id after it waits for the passage of this event.
+        self.send(events, atomic, book.passage()).map(Sent::All)
     }
 
     async fn accept_some_later(
@@ -163,7 +163,7 @@ impl Hub {
             return Ok((Vec::new(), None, lane));
         }
         let (places, events): (Vec<usize>, Vec<Prepared>) = log.into_iter().map(|(at, event, _)| (at, event)).unzip();
-        Ok((places, Some(self.send(events, atomic)?), lane))
+        Ok((places, Some(self.send(events, atomic, book.passage())?), lane))
     }
 
     /// The schedule's answers, with the place and the id of each event.

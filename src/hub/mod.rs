@@ -55,9 +55,9 @@ use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
-use crate::outbox::{Append, AppendReply, Gate, Intake, OutboxActor, Permit, Tail};
+use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
 use crate::router::RouterActor;
-use crate::schedule::{Book, ScheduleActor};
+use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
@@ -83,7 +83,7 @@ struct Inner {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    gate: Gate,
+    gate: Arc<SharedGate>,
     tail: Arc<Tail>,
     finder: Finder,
     book: Arc<Book>,
@@ -196,28 +196,38 @@ impl Hub {
     /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
     pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
         self.check_takes_events()?;
-        let answer = self.send(accept::prepare(drafts)?, atomic)?;
+        let events = accept::prepare(drafts)?;
+        let answer = self.send(events, atomic, self.inner.book.look().passage())?;
         self.receipts(answer).await
     }
 
     /// Puts events into the queue of the log.
-    fn send(&self, events: Vec<Prepared>, atomic: bool) -> Result<oneshot::Receiver<AppendReply>, Problem> {
+    fn send(
+        &self,
+        events: Vec<Prepared>,
+        atomic: bool,
+        passage: Passage,
+    ) -> Result<oneshot::Receiver<AppendReply>, Problem> {
         let inner = &self.inner;
         let permit = self.enter(&events)?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner
             .intake
-            .append(Append { unit, permit, reply })
+            .append(Append { unit, permit, passage: Some(passage), reply })
             .map_err(|error| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
         Ok(answer)
     }
 
     /// A share of the gate for these events.
-    fn enter<'a>(&self, events: impl IntoIterator<Item = &'a Prepared>) -> Result<Permit, Problem> {
-        let bytes = events.into_iter().map(|event| event.record().len()).sum();
-        let full = || Problem::new(ProblemKind::Overloaded, "more events wait than the log takes; come back");
-        self.inner.gate.enter(bytes).ok_or_else(full)
+    fn enter<'a>(&self, events: impl IntoIterator<Item = &'a Prepared>) -> Result<TenantPermit, Problem> {
+        let (mut org, mut bytes) = (None, 0);
+        for event in events {
+            org.get_or_insert(event.org());
+            bytes += event.record().len();
+        }
+        let full = |full: crate::outbox::Full| Problem::new(ProblemKind::Overloaded, full.to_string());
+        self.inner.gate.enter(org.unwrap_or_default(), bytes).map_err(full)
     }
 
     /// The answers of the log, counted.

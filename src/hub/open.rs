@@ -28,7 +28,7 @@ use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::Notice;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
-use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
@@ -159,7 +159,7 @@ impl Hub {
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -262,13 +262,13 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
-        let gate = Gate::new(config.log.ingest_queue_bytes);
+        let gate = Arc::new(SharedGate::new(config.log.ingest_queue_bytes));
         let schedule_parts = ScheduleParts {
             store: engine.clone(),
             log: Arc::clone(&log),
             book: Arc::clone(&book),
             intake: Arc::clone(&intake),
-            gate: gate.clone(),
+            gate: Arc::clone(&gate),
             settings: settings.live(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),

@@ -194,7 +194,7 @@ impl Hub {
         let mut consumers = Vec::new();
         for consumer in self.inner.directory.consumers() {
             let spec = consumer.spec.load_full();
-            let matched = event.seq > spec.from && spec.filter.decide(&event.meta) == Decision::Match;
+            let matched = event.seq > spec.from && spec.filter.decide(&event) == Decision::Match;
             if matched && consumers.len() < CONSUMERS_LISTED_MAX {
                 consumers.push(self.standing(&consumer, &event).await?);
             }
@@ -429,6 +429,7 @@ impl Hub {
             "window": counts.window,
             "in_flight": counts.in_flight,
             "exception_rows": counts.rows,
+            "replay_rows": counts.replays,
             "waiting_for_retry": counts.due,
             "hold": hold,
             "processed": totals.processed.load(Ordering::Relaxed),

@@ -126,7 +126,7 @@ fn read_log(finder: &Finder, filter: &EventFilter, from: Seq, upto: Seq) -> Resu
             }
             chunk.upto = events.last().map_or(chunk.upto, |last| last.seq);
             events.iter().for_each(|event| room.take(event));
-            chunk.events.extend(events.into_iter().filter(|event| filter.decide(&event.meta) == Decision::Match));
+            chunk.events.extend(events.into_iter().filter(|event| filter.decide(event) == Decision::Match));
             if chunk.upto < span.upto || !room.is_left() {
                 return Ok(chunk);
             }
@@ -147,7 +147,7 @@ fn gap(log: &dyn EventLog, start: Seq, upto: Seq) -> Result<Chunk, StoreError> {
 fn chunk(filter: &EventFilter, mut events: Vec<Arc<Event>>, from: Seq, upto: Seq) -> Chunk {
     events.retain(|event| event.seq <= upto);
     let read_to = events.last().map_or(upto.max(from.prev()), |event| event.seq);
-    events.retain(|event| filter.decide(&event.meta) == Decision::Match);
+    events.retain(|event| filter.decide(event) == Decision::Match);
     Chunk { events, upto: read_to, gap_to: None }
 }
 
@@ -214,7 +214,7 @@ mod tests {
     fn truth(store: &FakeStore, filter: &EventFilter, from: u64) -> Vec<u64> {
         let all = ReadLimits { events: usize::MAX, bytes: usize::MAX, upto: store.head() };
         let events = store.read(Seq(from), all).expect("reads");
-        let matching = events.iter().filter(|event| filter.decide(&event.meta) == Decision::Match);
+        let matching = events.iter().filter(|event| filter.decide(event) == Decision::Match);
         matching.map(|event| event.seq.0).collect()
     }
 

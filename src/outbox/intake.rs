@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
-use super::gate::Permit;
+use super::gate::TenantPermit;
 use crate::store::{AppendUnit, Appended, StoreError};
 
 /// A unit to append. The permit frees its share of the gate when the unit is done with.
@@ -19,7 +19,9 @@ pub struct Append {
     /// The events.
     pub unit: AppendUnit,
     /// The share of the gate.
-    pub permit: Permit,
+    pub permit: TenantPermit,
+    /// Dropped when the unit has been dealt with, whatever came of it: who schedules waits for that.
+    pub passage: Option<crate::schedule::Passage>,
     /// Where the receipts go, after the sync. Dropped without an answer when the outcome is unknown.
     pub reply: oneshot::Sender<AppendReply>,
 }
@@ -98,12 +100,12 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::Gate;
+    use crate::outbox::SharedGate;
 
     fn append() -> (Append, oneshot::Receiver<AppendReply>) {
         let (reply, answer) = oneshot::channel();
-        let permit = Gate::new(10).enter(1).expect("the gate is empty");
-        (Append { unit: AppendUnit { events: Vec::new(), atomic: false }, permit, reply }, answer)
+        let permit = SharedGate::new(10).enter("acme", 1).expect("the gate is empty");
+        (Append { unit: AppendUnit { events: Vec::new(), atomic: false }, permit, passage: None, reply }, answer)
     }
 
     #[test]

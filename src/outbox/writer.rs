@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::fair::FairQueue;
 use super::intake::Append;
 use super::tail::Tail;
 use crate::ground::clock::SharedClock;
@@ -34,8 +35,8 @@ impl Writer {
         // The writer of the actor's last life may still be at its queue: two at once would give out the same places.
         let alone = Arc::clone(&self.alone);
         let _alone = alone.lock();
-        while let Some(first) = queue.blocking_recv() {
-            let group = self.collect(first, &mut queue);
+        let mut waiting = FairQueue::new();
+        while let Some(group) = self.collect(&mut waiting, &mut queue) {
             if let Err(cause) = std::panic::catch_unwind(AssertUnwindSafe(|| self.commit(group))) {
                 tracing::error!(
                     panic = crate::supervise::panic_text(&*cause),
@@ -45,26 +46,32 @@ impl Writer {
         }
     }
 
-    /// What has queued while the last group was synced.
-    fn collect(&self, first: Append, queue: &mut UnboundedReceiver<Append>) -> Vec<Append> {
-        let (mut events, mut bytes) = (first.unit.events.len(), first.bytes());
-        let mut group = vec![first];
+    /// What has queued while the last group was synced, as much as one group holds, tenants taking turns. Waits when
+    /// nothing has; none when the queue has ended and nothing is left.
+    fn collect(&self, waiting: &mut FairQueue<Append>, queue: &mut UnboundedReceiver<Append>) -> Option<Vec<Append>> {
+        if waiting.is_empty() {
+            enqueue(waiting, queue.blocking_recv()?);
+        }
+        while let Ok(next) = queue.try_recv() {
+            enqueue(waiting, next);
+        }
+        let (mut events, mut bytes, mut group) = (0, 0, Vec::new());
         while events < self.limits.events && bytes < self.limits.bytes {
-            let Ok(next) = queue.try_recv() else { break };
+            let Some((taken, next)) = waiting.pop() else { break };
             events += next.unit.events.len();
-            bytes += next.bytes();
+            bytes += taken;
             group.push(next);
         }
-        group
+        Some(group)
     }
 
     fn commit(&self, group: Vec<Append>) {
         let started_ns = self.clock.monotonic_ns();
         let mut units = Vec::with_capacity(group.len());
         let mut waiting = Vec::with_capacity(group.len());
-        for Append { unit, permit, reply } in group {
+        for Append { unit, permit, passage, reply } in group {
             units.push(unit);
-            waiting.push((permit, reply));
+            waiting.push(((permit, passage), reply));
         }
         match self.log.append(units) {
             Ok(answers) => {
@@ -92,4 +99,9 @@ impl Writer {
         let took_ns = self.clock.monotonic_ns().saturating_sub(started_ns);
         self.metrics.commit_seconds.observe(took_ns as f64 / 1e9);
     }
+}
+
+fn enqueue(waiting: &mut FairQueue<Append>, append: Append) {
+    let bytes = append.bytes();
+    waiting.push(&Arc::clone(append.permit.tenant()), bytes, append);
 }

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::event::envelope::EventMeta;
+use crate::event::envelope::Event;
+use crate::event::filter::subject::Subject;
 use crate::event::filter::{Decision, EventFilter, TypePattern};
 
 /// A subscription in one place of the index.
@@ -55,23 +56,24 @@ impl<K: Copy + Eq> Table<K> {
         }
     }
 
-    fn matches(&self, meta: &EventMeta, out: &mut Vec<K>) {
+    fn matches(&self, subject: &Subject<'_>, out: &mut Vec<K>) {
+        let event_type = subject.event.meta.event_type.as_str();
         let mut take = |candidates: &[Candidate<K>]| {
             let fits = |candidate: &&Candidate<K>| match &candidate.narrowed_by {
-                Some(filter) => filter.decide(meta) == Decision::Match,
+                Some(filter) => filter.decide_on(subject) == Decision::Match,
                 None => true,
             };
             out.extend(candidates.iter().filter(fits).map(|candidate| candidate.key));
         };
         take(&self.all);
-        if let Some(candidates) = self.exact.get(&meta.event_type) {
+        if let Some(candidates) = self.exact.get(event_type) {
             take(candidates);
         }
         if self.prefix.is_empty() {
             return;
         }
-        for (dot, _) in meta.event_type.match_indices('.') {
-            if let Some(candidates) = self.prefix.get(&meta.event_type[..dot]) {
+        for (dot, _) in event_type.match_indices('.') {
+            if let Some(candidates) = self.prefix.get(&event_type[..dot]) {
                 take(candidates);
             }
         }
@@ -130,7 +132,10 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
     pub fn insert(&mut self, key: K, filter: &EventFilter) {
         self.remove(key);
         let filter = Arc::new(filter.clone());
-        let narrow = filter.channel.is_some() || filter.facility.is_some() || filter.service.is_some();
+        let narrow = filter.channel.is_some()
+            || filter.facility.is_some()
+            || filter.service.is_some()
+            || filter.expression.is_some();
         let table = match &filter.org {
             Some(org) => self.by_org.entry(org.clone()).or_default(),
             None => &mut self.every_org,
@@ -155,12 +160,14 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
         }
     }
 
-    /// Appends the subscriptions that the event matches, each once, in no particular order.
-    pub fn matches(&self, meta: &EventMeta, out: &mut Vec<K>) {
-        if let Some(table) = self.by_org.get(&meta.org) {
-            table.matches(meta, out);
+    /// Appends the subscriptions that the event matches, each once, in no particular order. What their expressions look
+    /// at is parsed once for all of them.
+    pub fn matches(&self, event: &Event, out: &mut Vec<K>) {
+        let subject = Subject::new(event);
+        if let Some(table) = self.by_org.get(&event.meta.org) {
+            table.matches(&subject, out);
         }
-        self.every_org.matches(meta, out);
+        self.every_org.matches(&subject, out);
     }
 }
 
@@ -180,17 +187,25 @@ fn indexed_patterns(filter: &EventFilter) -> impl Iterator<Item = &TypePattern> 
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::envelope::EventMeta;
+    use crate::ground::clock::UnixMs;
+    use crate::ground::ids::Seq;
 
-    fn meta(org: &str, event_type: &str, channel: Option<&str>) -> EventMeta {
-        EventMeta {
+    fn placed(meta: EventMeta) -> Arc<Event> {
+        Event::new(Seq(1), UnixMs(1), meta, Bytes::from_static(b"{}"))
+    }
+
+    fn event(org: &str, event_type: &str, channel: Option<&str>) -> Arc<Event> {
+        placed(EventMeta {
             org: org.to_owned(),
             event_type: event_type.to_owned(),
             channel: channel.map(str::to_owned),
             ..EventMeta::default()
-        }
+        })
     }
 
     fn filter(org: Option<&str>, patterns: &[&str]) -> EventFilter {
@@ -201,9 +216,9 @@ mod tests {
         }
     }
 
-    fn found(index: &SubscriptionIndex<u32>, meta: &EventMeta) -> Vec<u32> {
+    fn found(index: &SubscriptionIndex<u32>, event: &Event) -> Vec<u32> {
         let mut out = Vec::new();
-        index.matches(meta, &mut out);
+        index.matches(event, &mut out);
         out.sort_unstable();
         out
     }
@@ -215,10 +230,10 @@ mod tests {
         index.insert(2, &filter(Some("acme"), &["*", "invoice.*"]));
         index.insert(3, &filter(None, &["invoice.paid", "invoice.paid"]));
         index.insert(4, &filter(Some("acme"), &[]));
-        assert_eq!(found(&index, &meta("acme", "invoice.paid", None)), [1, 2, 3, 4]);
-        assert_eq!(found(&index, &meta("acme", "invoice.paid.late", None)), [1, 2, 4]);
-        assert_eq!(found(&index, &meta("acme", "invoice", None)), [2, 4]);
-        assert_eq!(found(&index, &meta("other", "invoice.paid", None)), [3]);
+        assert_eq!(found(&index, &event("acme", "invoice.paid", None)), [1, 2, 3, 4]);
+        assert_eq!(found(&index, &event("acme", "invoice.paid.late", None)), [1, 2, 4]);
+        assert_eq!(found(&index, &event("acme", "invoice", None)), [2, 4]);
+        assert_eq!(found(&index, &event("other", "invoice.paid", None)), [3]);
     }
 
     #[test]
@@ -226,7 +241,7 @@ mod tests {
         let mut index = SubscriptionIndex::new();
         index.insert(1, &filter(Some("acme"), &["a.*", "b"]));
         index.insert(1, &filter(None, &["c.*", "d", "*"]));
-        assert_eq!(found(&index, &meta("acme", "a.x", None)), [1]);
+        assert_eq!(found(&index, &event("acme", "a.x", None)), [1]);
         assert!(index.by_org.is_empty(), "the first filter left nothing behind");
         index.remove(1);
         index.remove(2);
@@ -257,13 +272,15 @@ mod tests {
                 channel,
                 facility,
                 service,
+                expression: None,
             },
         )
     }
 
-    fn any_meta() -> impl Strategy<Value = EventMeta> {
+    fn any_event() -> impl Strategy<Value = Arc<Event>> {
         (scope(), name(), scope(), scope(), scope()).prop_map(|(org, event_type, channel, facility, source)| {
-            EventMeta { org: org.unwrap_or_default(), event_type, channel, facility, source, ..EventMeta::default() }
+            let org = org.unwrap_or_default();
+            placed(EventMeta { org, event_type, channel, facility, source, ..EventMeta::default() })
         })
     }
 
@@ -271,7 +288,7 @@ mod tests {
         #[test]
         fn the_index_finds_what_a_loop_over_all_filters_finds(
             steps in prop::collection::vec((0_u32..12, prop::option::weighted(0.8, any_filter())), 0..40),
-            events in prop::collection::vec(any_meta(), 1..10),
+            events in prop::collection::vec(any_event(), 1..10),
         ) {
             let mut index = SubscriptionIndex::new();
             let mut model = std::collections::BTreeMap::new();

@@ -52,6 +52,8 @@ pub struct ScheduleActor {
     busy: bool,
     /// The book must be read from the store before anything else.
     unsure: bool,
+    /// The log takes nothing that is due: it rests until the next look.
+    resting: bool,
     /// Whose turn comes next.
     next: Side,
     /// Counts sleeps: one that was replaced does nothing when it ends.
@@ -68,6 +70,7 @@ impl ScheduleActor {
             cancels: VecDeque::new(),
             busy: false,
             unsure: true,
+            resting: false,
             next: Side::Requests,
             sleep: 0,
         }
@@ -95,7 +98,7 @@ impl ScheduleActor {
         }
         let now = self.parts.clock.now();
         let next_due = self.parts.book.next_due();
-        let due = next_due.is_some_and(|at| at <= now);
+        let due = !self.resting && next_due.is_some_and(|at| at <= now);
         if due && (self.next == Side::Due || self.requests.is_empty()) {
             self.next = Side::Requests;
             self.run(ctx, async move { parts.release().await.map(Done::Released) });
@@ -107,7 +110,7 @@ impl ScheduleActor {
             self.run(ctx, async move { parts.schedule(group).await.map(|()| Done::Work) });
             return;
         }
-        if let Some(at) = next_due {
+        if let Some(at) = next_due.filter(|_| !self.resting) {
             self.sleep_for(ctx, Duration::from_millis(at.since_ms(now)).min(SLEEP_MAX));
         }
     }
@@ -130,11 +133,11 @@ impl ScheduleActor {
             actor.busy = false;
             match done {
                 Ok(Done::Sure) => actor.unsure = false,
-                Ok(Done::Work | Done::Released(Released::Some(_))) => {}
+                Ok(Done::Work | Done::Released(Released::All)) => {}
                 Ok(Done::Released(Released::Later)) => {
-                    actor.busy = true;
+                    actor.resting = true;
                     ctx.run_later(PAUSE, |actor, ctx| {
-                        actor.busy = false;
+                        actor.resting = false;
                         actor.turn(ctx);
                     });
                 }

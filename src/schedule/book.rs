@@ -1,10 +1,11 @@
 //! Which events wait: their ids, due times and bytes. Everything here can be read from the store again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard};
+use tokio::sync::mpsc;
 
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
@@ -41,6 +42,37 @@ enum Held {
     Kept(ScheduleKey),
 }
 
+/// Travels with events on their way to the log, until they have been dealt with.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    /// Nothing is sent: the other end learns when the last of them is gone.
+    _open: mpsc::Sender<std::convert::Infallible>,
+}
+
+/// The passages that were given out and may be under way.
+#[derive(Debug)]
+pub(super) struct Passages {
+    next: Passage,
+    gone: mpsc::Receiver<std::convert::Infallible>,
+}
+
+impl Default for Passages {
+    fn default() -> Self {
+        let (open, gone) = mpsc::channel(1);
+        Self { next: Passage { _open: open }, gone }
+    }
+}
+
+impl Passages {
+    /// Ends when none of them is under way.
+    pub(super) async fn ended(self) {
+        let Self { next, mut gone } = self;
+        drop(next);
+        // Nothing is ever sent, so this is the end of the last sender.
+        gone.recv().await;
+    }
+}
+
 /// The ids that wait or are about to, and when they are due.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
@@ -48,6 +80,7 @@ pub(super) struct Entries {
     due: BTreeMap<ScheduleKey, Waiting>,
     bytes: u64,
     last_number: u64,
+    passages: Passages,
 }
 
 fn id_key(org: &str, id: &str) -> String {
@@ -152,13 +185,21 @@ impl Book {
         let mut entries = self.entries.write();
         self.readings.fetch_add(1, Ordering::AcqRel);
         let last_number = entries.last_number.max(fresh.last_number);
-        *entries = Entries { last_number, ..fresh };
+        let passages = std::mem::take(&mut entries.passages);
+        *entries = Entries { last_number, passages, ..fresh };
         Ok(())
     }
 
     /// Looks into the book. As long as the guard lives no id is reserved (SC-2).
     pub(crate) fn look(&self) -> Look<'_> {
         Look(self.entries.read())
+    }
+
+    /// Does something with the book. Gives the passages of everything that was sent to the log before.
+    pub(super) fn change_after(&self, work: impl FnOnce(&mut Entries)) -> Passages {
+        let mut entries = self.entries.write();
+        work(&mut entries);
+        std::mem::take(&mut entries.passages)
     }
 
     pub(super) fn readings(&self) -> u64 {
@@ -182,11 +223,12 @@ impl Book {
         self.entries.read().due.first_key_value().map(|(key, _)| key.due_at)
     }
 
-    /// Up to `limit` events that are due by `now`, in order.
+    /// Up to `limit` events that are due by `now`, in order, but those of some orgs.
     #[must_use]
-    pub fn due(&self, now: UnixMs, limit: usize) -> Vec<Waiting> {
+    pub fn due(&self, now: UnixMs, but: &HashSet<Arc<str>>, limit: usize) -> Vec<Waiting> {
         let entries = self.entries.read();
-        entries.due.values().take_while(|one| one.key.due_at <= now).take(limit).cloned().collect()
+        let due = entries.due.values().take_while(|one| one.key.due_at <= now);
+        due.filter(|one| !but.contains(&one.org)).take(limit).cloned().collect()
     }
 
     /// Up to `limit` events of an org (of any, when none is named) after a place, in the order of their time.
@@ -216,6 +258,11 @@ impl Look<'_> {
     /// Whether an event of this id waits or is being scheduled.
     pub(crate) fn holds(&self, org: &str, id: &str) -> bool {
         self.0.holds(org, id)
+    }
+
+    /// What events carry that are sent to the log under this look.
+    pub(crate) fn passage(&self) -> Passage {
+        self.0.passages.next.clone()
     }
 
     /// Whether nothing waits and nothing is being scheduled.

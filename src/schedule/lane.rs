@@ -1,6 +1,6 @@
 //! What is done with scheduled events, one thing at a time. The store is only touched from here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,10 +12,10 @@ use crate::event::envelope::{Draft, Event};
 use crate::event::parse::same_json;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::context::WriteContext;
-use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::error::Problem;
 use crate::ground::ids::Seq;
 use crate::metrics::Metrics;
-use crate::outbox::{Append, AppendReply, Gate, Intake, Permit};
+use crate::outbox::{Append, AppendReply, Intake, SharedGate, TenantPermit};
 use crate::store::{
     AppendUnit, Appended, EventLog, Prepared, ScheduleKey, ScheduleStore, ScheduledRecord, StoreError, blocking,
     log_record,
@@ -34,7 +34,7 @@ pub struct Request {
     /// Who asks.
     pub context: WriteContext,
     /// A share of the gate.
-    pub permit: Permit,
+    pub permit: TenantPermit,
     /// Where the answers go, one an event.
     pub reply: oneshot::Sender<Result<Vec<Asked>, Problem>>,
 }
@@ -80,7 +80,7 @@ pub struct LaneParts {
     /// The way into the log.
     pub intake: Arc<Intake>,
     /// The gate before it.
-    pub gate: Gate,
+    pub gate: Arc<SharedGate>,
     /// Whether the log takes events at all.
     pub settings: LiveSettings,
     /// Time.
@@ -94,19 +94,16 @@ pub struct LaneParts {
 /// What a release came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Released {
-    /// So many events went to the log.
-    Some(usize),
-    /// The log takes nothing now: try later.
+    /// What was due went to the log, as much as goes at once.
+    All,
+    /// The log takes nothing now, or nothing of some org: try later.
     Later,
 }
 
 impl LaneParts {
     /// Reads the book from the store, once everything is in the log that an earlier life has sent there.
     pub(super) async fn reload(self) -> Result<(), StoreError> {
-        match self.send(Vec::new()) {
-            Ok(answer) => answer.await.map_err(|_| StoreError::Unavailable)??,
-            Err(_) => return Err(StoreError::Unavailable),
-        };
+        self.book.change_after(|_| ()).ended().await;
         blocking(move || {
             let _turn = self.turn.lock();
             self.book.reload(&*self.store)
@@ -117,17 +114,7 @@ impl LaneParts {
     /// Answers requests in their order. After an error the book must be read again.
     pub(super) async fn schedule(self, requests: Vec<Request>) -> Result<(), StoreError> {
         let reading = self.book.readings();
-        match self.reserve(&requests).await {
-            Ok(()) => {}
-            Err(problem) => {
-                self.book.change(super::book::Entries::release_reservations);
-                for request in requests {
-                    // Whoever asked may be gone.
-                    request.reply.send(Err(problem.clone())).ok();
-                }
-                return Ok(());
-            }
-        }
+        self.reserve(&requests).await;
         blocking(move || {
             let _turn = self.turn.lock();
             let mut replies = Vec::with_capacity(requests.len());
@@ -168,31 +155,26 @@ impl LaneParts {
     }
 
     /// Reserves the ids that are to be scheduled, and waits until the log has everything that was sent to it before.
-    async fn reserve(&self, requests: &[Request]) -> Result<(), Problem> {
-        let given = |request: &Request| -> Vec<(String, String)> {
-            let later = request.events.iter().filter(|(event, due)| due.is_some() && event.id_given);
-            later.map(|(event, _)| (event.meta.org.clone(), event.meta.id.clone())).collect()
-        };
-        let ids: Vec<_> = requests.iter().flat_map(given).collect();
-        if ids.is_empty() {
-            return Ok(());
+    async fn reserve(&self, requests: &[Request]) {
+        let events = requests.iter().flat_map(|request| &request.events);
+        let ids: Vec<_> = events
+            .filter(|(event, due_at)| due_at.is_some() && event.id_given)
+            .map(|(event, _)| (event.meta.org.as_str(), event.meta.id.as_str()))
+            .collect();
+        if !ids.is_empty() {
+            let before = self.book.change_after(|entries| ids.iter().for_each(|(org, id)| entries.reserve(org, id)));
+            before.ended().await;
         }
-        self.book.change(|entries| ids.iter().for_each(|(org, id)| entries.reserve(org, id)));
-        // Who looked before the reservation has sent its event on: the queue is in order.
-        self.send(Vec::new())?.await.map_err(|_| unknown())?.map_err(|error| crate::hub::store_problem(&error))?;
-        Ok(())
     }
 
-    fn send(&self, events: Vec<Prepared>) -> Result<oneshot::Receiver<AppendReply>, Problem> {
+    /// Puts due events of an org into the queue of the log.
+    fn send(&self, org: &str, events: Vec<Prepared>) -> Result<oneshot::Receiver<AppendReply>, String> {
         let bytes = events.iter().map(|event| event.record().len()).sum();
-        let permit = self
-            .gate
-            .enter(bytes)
-            .ok_or_else(|| Problem::new(ProblemKind::Overloaded, "more events wait than the log takes; come back"))?;
+        let permit = self.gate.enter(org, bytes).map_err(|full| full.to_string())?;
+        let passage = Some(self.book.look().passage());
         let (reply, answer) = oneshot::channel();
-        self.intake
-            .append(Append { unit: AppendUnit { events, atomic: false }, permit, reply })
-            .map_err(|error| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
+        let unit = AppendUnit { events, atomic: false };
+        self.intake.append(Append { unit, permit, passage, reply }).map_err(|error| error.to_string())?;
         Ok(answer)
     }
 
@@ -212,28 +194,50 @@ impl LaneParts {
         .await
     }
 
-    /// Appends what is due to the log, and takes it away after that (SC-3).
+    /// Appends what is due to the log, and takes it away after that (SC-3). The log may take nothing of an org that floods
+    /// it: that waits, and what other orgs have goes on.
     pub(super) async fn release(self) -> Result<Released, StoreError> {
-        let now = self.clock.now();
         if !self.settings.load().enabled {
             return Ok(Released::Later);
         }
-        let parts = self.clone();
-        let (keys, events) = blocking(move || {
-            let _turn = parts.turn.lock();
-            parts.due(now)
-        })
-        .await?;
-        let answer = match self.send(events) {
-            Ok(answer) => answer.await,
-            Err(problem) => {
-                tracing::debug!(%problem, "due events wait");
-                return Ok(Released::Later);
+        let mut waits = HashSet::new();
+        loop {
+            let now = self.clock.now();
+            let parts = self.clone();
+            let but = waits.clone();
+            let (due, but) = blocking(move || {
+                let _turn = parts.turn.lock();
+                parts.due(now, &but).map(|due| (due, but))
+            })
+            .await?;
+            waits = but;
+            let mut sent = Vec::with_capacity(due.len());
+            let mut refused = false;
+            for Due { org, keys, events } in due {
+                match self.send(&org, events) {
+                    Ok(answer) => sent.push((keys, answer)),
+                    Err(reason) => {
+                        tracing::debug!(%org, reason, "due events wait");
+                        waits.insert(org);
+                        refused = true;
+                    }
+                }
             }
-        };
-        let Ok(answers) = answer else { return Ok(Released::Later) };
-        let answers = answers?;
-        let count = keys.len();
+            for (keys, answer) in sent {
+                // Without an answer it is not known: what is in the log is known there the next time.
+                let answers = answer.await.map_err(|_| StoreError::Unavailable)??;
+                self.clone().take_away(keys, answers, now).await?;
+            }
+            match (refused, waits.is_empty()) {
+                (true, _) => {}
+                (false, true) => return Ok(Released::All),
+                (false, false) => return Ok(Released::Later),
+            }
+        }
+    }
+
+    /// Takes away what the log has.
+    async fn take_away(self, keys: Vec<ScheduleKey>, answers: Vec<Appended>, now: UnixMs) -> Result<(), StoreError> {
         for (key, answer) in keys.iter().zip(&answers) {
             let outcome = match answer {
                 Appended::New(_) => {
@@ -256,14 +260,14 @@ impl LaneParts {
             self.book.change(|entries| keys.iter().for_each(|key| entries.remove(*key)));
             self.store.sweep_schedule(now)
         })
-        .await?;
-        Ok(Released::Some(count))
+        .await
     }
 
-    /// The events that are due, ready for the log.
-    fn due(&self, now: UnixMs) -> Result<(Vec<ScheduleKey>, Vec<Prepared>), StoreError> {
-        let (mut keys, mut events, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for one in self.book.due(now, RELEASE_EVENTS) {
+    /// The events that are due, ready for the log, by org.
+    fn due(&self, now: UnixMs, but: &HashSet<Arc<str>>) -> Result<Vec<Due>, StoreError> {
+        let mut due: Vec<Due> = Vec::new();
+        let mut bytes = 0;
+        for one in self.book.due(now, but, RELEASE_EVENTS) {
             let Some(record) = self.store.scheduled(one.key)? else {
                 tracing::error!(due_at = %one.key.due_at, "a scheduled event is not in the store any more");
                 self.book.change(|entries| entries.remove(one.key));
@@ -281,18 +285,25 @@ impl LaneParts {
             };
             let prepared = Prepared::new(draft)
                 .map_err(|source| StoreError::Corrupt { what: "a due event".to_owned(), source })?;
-            keys.push(one.key);
-            events.push(prepared);
+            let at = due.iter().position(|known| known.org == one.org).unwrap_or_else(|| {
+                due.push(Due { org: Arc::clone(&one.org), keys: Vec::new(), events: Vec::new() });
+                due.len() - 1
+            });
+            due[at].keys.push(one.key);
+            due[at].events.push(prepared);
             if bytes >= RELEASE_BYTES {
                 break;
             }
         }
-        Ok((keys, events))
+        Ok(due)
     }
 }
 
-fn unknown() -> Problem {
-    Problem::new(ProblemKind::Overloaded, "the outcome is unknown; send it again with the same id")
+/// Due events of an org.
+struct Due {
+    org: Arc<str>,
+    keys: Vec<ScheduleKey>,
+    events: Vec<Prepared>,
 }
 
 /// The event of a record.

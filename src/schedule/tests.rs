@@ -12,7 +12,7 @@ use crate::ground::clock::{ManualClock, UnixMs};
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::metrics::Metrics;
-use crate::outbox::{Gate, Intake, OutboxActor, OutboxParts, RetentionRules, Tail};
+use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::store::fake::{Call, FakeStore, Fault};
 use crate::store::{Appended, EventLog, Prepared, ReadLimits, ScheduleKey, ScheduleStore as _};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, RestartBudget, supervise};
@@ -24,7 +24,7 @@ struct Scene {
     store: Arc<FakeStore>,
     clock: Arc<ManualClock>,
     book: Arc<Book>,
-    gate: Gate,
+    gate: Arc<SharedGate>,
     schedule: Handle<ScheduleActor>,
     _outbox: Handle<OutboxActor>,
 }
@@ -56,7 +56,7 @@ fn scene_with(events_max: usize) -> Scene {
     let arbiter = actix::Arbiter::current();
     let outbox = supervise(&arbiter, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
     let book = Book::open(&*store, Bounds { events_max, bytes_max: 1 << 20 }).expect("opens");
-    let gate = Gate::new(1 << 20);
+    let gate = Arc::new(SharedGate::new(1 << 20));
     let parts = ScheduleParts {
         store: store.clone(),
         log: store.clone(),
@@ -99,7 +99,7 @@ impl Scene {
             events.iter().map(|(id, body, ms)| (event(id, body), ms.map(|ms| START.plus_ms(ms)))).collect();
         loop {
             let (reply, answer) = oneshot::channel();
-            let permit = self.gate.enter(1).expect("fits");
+            let permit = self.gate.enter("acme", 1).expect("fits");
             let request = Request { events: events.clone(), context: WriteContext::default(), permit, reply };
             // Between two lives nobody is there.
             if self.schedule.tell(Schedule(request)).is_ok()

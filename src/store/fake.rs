@@ -10,8 +10,8 @@ use super::log_record::Prepared;
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
-    Durability, EventLog, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord, ScheduleKey,
-    ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
+    Durability, EventLog, Expired, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord,
+    ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
@@ -380,22 +380,46 @@ impl ConsumerState for FakeStore {
         })
     }
 
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError> {
+        self.look(|content| {
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for (_, dead) in content.dead.iter().filter(|(id, _)| id.as_str() > after) {
+                bytes += dead.weight();
+                out.push(dead.clone());
+                if out.len() >= limit || bytes >= bytes_max {
+                    break;
+                }
+            }
+            out
+        })
+    }
+
     fn dead_letter_counts(&self) -> Result<Vec<(ConsumerId, u64)>, StoreError> {
         self.look(|content| {
             let mut counts: BTreeMap<ConsumerId, u64> = BTreeMap::new();
-            for dead in content.dead.values() {
+            for dead in content.dead.values().filter(|dead| dead.closed.is_none()) {
                 *counts.entry(dead.consumer.clone()).or_default() += 1;
             }
             counts.into_iter().collect()
         })
     }
 
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError> {
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError> {
         self.write(Call::Commit, |content| {
             content.attempts.retain(|(_, key), _| key.at_ms >= attempts_before_ms);
-            let before = content.dead.len();
-            content.dead.retain(|_, dead| dead.at.0 >= dead_before_ms);
-            Ok((before - content.dead.len()) as u64)
+            let mut expired = Expired::default();
+            content.dead.retain(|_, dead| {
+                let stays = dead.at.0 >= dead_before_ms;
+                expired.dead_letters += u64::from(!stays);
+                expired.open += u64::from(!stays && dead.closed.is_none());
+                stays
+            });
+            Ok(expired)
         })
     }
 }

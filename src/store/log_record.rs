@@ -78,6 +78,12 @@ impl Prepared {
         &self.record[self.body_at..]
     }
 
+    /// The org it belongs to.
+    #[must_use]
+    pub fn org(&self) -> &str {
+        &self.meta.org
+    }
+
     /// The event at its place.
     #[must_use]
     pub fn into_event(self, seq: Seq) -> Arc<Event> {

@@ -208,7 +208,7 @@ pub enum StateOp {
     DeleteRow(ConsumerId, Seq),
     /// Adds a page of attempt records.
     Attempts(ConsumerId, AttemptPage),
-    /// Adds a dead letter.
+    /// Adds a dead letter, or replaces the one with its id.
     PutDeadLetter(Box<DeadLetterRecord>),
     /// The router's cursor, with the positions of consumers that have something unsettled, and of those who have
     /// nothing unsettled any more.
@@ -240,6 +240,15 @@ pub struct Checkpoints {
     pub router: Option<Seq>,
     /// Consumers with something unsettled.
     pub consumers: Vec<(ConsumerId, Position)>,
+}
+
+/// What [`ConsumerState::expire`] has dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Those of them that nobody had redriven or discarded.
+    pub open: u64,
 }
 
 /// What is kept per consumer.
@@ -304,7 +313,19 @@ pub trait ConsumerState: Send + Sync {
     /// When the engine fails or a record is damaged.
     fn dead_letters(&self, before: Option<&str>, limit: usize) -> Result<Vec<DeadLetterRecord>, StoreError>;
 
-    /// How many dead letters there are. O(n): for start-up and the statistics only.
+    /// Dead letters oldest first, after the id `after` (exclusive): at most `limit`, and no more once `bytes_max` are
+    /// passed.
+    ///
+    /// # Errors
+    /// When the engine fails or a record is damaged.
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError>;
+
+    /// How many open dead letters there are. O(n): for start-up and the statistics only.
     ///
     /// # Errors
     /// When the engine fails.
@@ -314,7 +335,7 @@ pub trait ConsumerState: Send + Sync {
     ///
     /// # Errors
     /// When the engine fails.
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError>;
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError>;
 }
 
 /// A document of the registry.

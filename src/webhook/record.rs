@@ -8,23 +8,24 @@ use serde_json::Value;
 
 use super::guard::AddressPolicy;
 use crate::event::envelope::BodyFormat;
-use crate::event::filter::{EventFilter, TypePattern};
+use crate::event::filter::EventFilter;
+use crate::event::filter::fields::read_clauses;
 use crate::ground::context::{WriteContext, scoped_org};
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
 use crate::ground::ids::Seq;
-use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
+use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::inbox::state::Ordering;
 use crate::retry::RetryPolicy;
 
 /// Largest URL, in characters.
-const URL_CHARS_MAX: usize = 2_048;
-/// Most patterns of a webhook.
-const EVENT_TYPES_MAX: usize = 100;
+pub(crate) const URL_CHARS_MAX: usize = 2_048;
 /// Most headers of a webhook.
-const HEADERS_MAX: usize = 20;
+pub(crate) const HEADERS_MAX: usize = 20;
 /// Largest header value, in characters.
-const HEADER_CHARS_MAX: usize = 1_024;
+pub(crate) const HEADER_CHARS_MAX: usize = 1_024;
+/// Largest description, in characters.
+pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
 /// Headers that the hub or HTTP sets.
@@ -135,6 +136,8 @@ impl WebhookRecord {
             "channel": filter.channel,
             "facility": filter.facility,
             "service": filter.service,
+            "filter": filter.expression,
+            "filter_error": filter.mistake().map(ToString::to_string),
             "ordering": ordering,
             "format": format,
             "headers": headers.keys().collect::<Vec<_>>(),
@@ -150,19 +153,6 @@ impl WebhookRecord {
             "updated_by": self.updated.to_json(),
         })
     }
-}
-
-fn event_types(fields: &mut Fields) -> Result<Option<Vec<TypePattern>>, Problem> {
-    let Some(texts) = fields.texts("event_types", EVENT_TYPES_MAX, EVENT_TYPE_CHARS_MAX + 2)? else { return Ok(None) };
-    if texts.is_empty() {
-        return Err(Problem::field("event_types", "at least one pattern; `*` for all", "[]"));
-    }
-    let read = |(at, text): (usize, &String)| {
-        TypePattern::parse(text).map_err(|problem| {
-            Problem::field(format!("event_types[{at}]"), problem.limit.unwrap_or(problem.detail), text)
-        })
-    };
-    texts.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
 }
 
 fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Problem> {
@@ -200,25 +190,7 @@ fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressP
     if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
         settings.url = policy.check_url(&url)?.to_string();
     }
-    if let Some(patterns) = event_types(fields)? {
-        settings.filter.event_types = patterns;
-    }
-    let mut scope = |name: &'static str, place: &mut Option<String>| -> Result<(), Problem> {
-        match fields.sent(name) {
-            None => {}
-            Some(Value::Null) => *place = None,
-            Some(Value::String(text)) if !text.is_empty() && text.chars().count() <= SCOPE_CHARS_MAX => {
-                *place = Some(text)
-            }
-            Some(other) => {
-                return Err(Problem::field(name, format!("a text of 1 to {SCOPE_CHARS_MAX} characters"), other));
-            }
-        }
-        Ok(())
-    };
-    scope("channel", &mut settings.filter.channel)?;
-    scope("facility", &mut settings.filter.facility)?;
-    scope("service", &mut settings.filter.service)?;
+    read_clauses(fields, &mut settings.filter)?;
     if let Some(format) = fields.choice("format", "standard, raw")? {
         settings.format = format;
     }
@@ -231,7 +203,7 @@ fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressP
     if let Some(retry) = fields.take("retry") {
         settings.retry = Some(retry_policy(&retry)?);
     }
-    if let Some(description) = fields.text("description", 500)? {
+    if let Some(description) = fields.text("description", DESCRIPTION_CHARS_MAX)? {
         settings.description = Some(description);
     }
     Ok(())

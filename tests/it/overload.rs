@@ -130,3 +130,44 @@ async fn past_the_queue_producers_are_told_to_come_back_and_nothing_acknowledged
     .await;
     hub.anonymous().get("/readyz").await.expect(200);
 }
+
+#[tokio::test]
+async fn one_org_that_floods_is_told_to_come_back_and_another_never_is() {
+    const BODY_BYTES: usize = 400_000;
+    let hub = Hub::start_with(&[("LOG__INGEST_QUEUE_BYTES", "2097152"), ("LIMITS__BATCH_BYTES_MAX", "1048576")]).await;
+    let flood = hub.public(&hub.key(&["publish"], Some("flood")).await).pooled();
+    let quiet = hub.public(&hub.key(&["publish", "read"], Some("quiet")).await);
+    let filling = "x".repeat(BODY_BYTES);
+    let mut shed = 0;
+    for wave in 0..20 {
+        let flooding = stream::iter(0..48).map(|n| {
+            let body = format!(r#"{{"id":"w{wave}-{n}","type":"a.b","data":"{filling}"}}"#).into_bytes();
+            let (flood, headers) = (flood.clone(), [("content-type", "application/json")]);
+            async move { flood.try_send(Method::POST, "/v1/events", &headers, Some(body)).await }
+        });
+        let flooding = flooding.buffer_unordered(48).collect::<Vec<_>>();
+        let going_on = async {
+            for n in 0..20 {
+                let event = json!({"id": format!("q{wave}-{n}"), "type": "a.b"});
+                quiet.post("/v1/events", &event).await.expect(202);
+            }
+        };
+        let (answers, ()) = tokio::join!(flooding, going_on);
+        for answer in answers.into_iter().flatten() {
+            match answer.status {
+                202 => {}
+                503 => {
+                    shed += 1;
+                    let problem = answer.expect_problem(503, "overloaded").json();
+                    let detail = problem["detail"].as_str().unwrap_or_default();
+                    assert!(detail.contains("share"), "what is full is its own share: {detail}");
+                }
+                other => panic!("{other}: {}", answer.text),
+            }
+        }
+        if shed > 0 {
+            break;
+        }
+    }
+    assert!(shed > 0, "the flood was never told to come back");
+}

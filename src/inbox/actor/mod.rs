@@ -6,12 +6,16 @@
 //!
 //! - `reading`: where events come from: offers, the log, attaching and detaching
 //! - `settling`: where they go: claims given out, answers, dead letters, attempt pages
+//! - `replaying`: events given out again because somebody asked
 //! - `reporting`: what is told: positions, the next wake, the end of an idle inbox
 //! - here: the start, one turn, a handler for each message
 
 mod reading;
+mod replaying;
 mod reporting;
 mod settling;
+
+pub use replaying::lane_key;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -231,6 +231,7 @@ fn row(attempts: u32) -> RowRecord {
         first_attempt: Some(UnixMs(NOW)),
         last_attempt: None,
         last_error: Some("status 500".to_owned()),
+        replay: None,
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) struct Inner {
     registry: sled::Tree,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
+    rows: Mutex<consumers::RowTrees>,
 }
 
 impl Inner {
@@ -95,6 +96,7 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
+            rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
             db,
