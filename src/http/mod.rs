@@ -12,6 +12,7 @@ mod events;
 mod health;
 mod openapi;
 mod params;
+mod schedule;
 mod server;
 mod stream;
 mod table;

@@ -14,6 +14,7 @@ mod dead_letters;
 mod events;
 mod health;
 mod operation;
+mod schedule;
 mod schema;
 mod shared;
 mod webhooks;
@@ -43,6 +44,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        schedule::operations(),
         webhooks::operations(),
         dead_letters::operations(),
         admin::operations(),
@@ -78,7 +80,14 @@ fn paths(listener: Listener, limits: &Limits) -> Map<String, Value> {
 }
 
 fn schemas() -> Map<String, Value> {
-    let areas = [shared::schemas(), events::schemas(), webhooks::schemas(), dead_letters::schemas(), admin::schemas()];
+    let areas = [
+        shared::schemas(),
+        events::schemas(),
+        schedule::schemas(),
+        webhooks::schemas(),
+        dead_letters::schemas(),
+        admin::schemas(),
+    ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
