@@ -14,6 +14,7 @@
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
+//! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`explain`]: why an event did or did not reach a consumer
@@ -46,6 +47,7 @@ pub mod ratelimit;
 pub mod replay;
 pub mod retry;
 pub mod router;
+pub mod schedule;
 pub mod serve;
 pub mod store;
 pub mod supervise;

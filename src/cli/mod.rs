@@ -15,6 +15,7 @@ mod keys;
 mod pause;
 mod publish;
 mod replay;
+mod schedule;
 mod serve;
 mod tail;
 mod verify;
@@ -65,6 +66,9 @@ enum Command {
     /// Look up events
     #[command(subcommand)]
     Events(events::Command),
+    /// Scheduled events: list and cancel what waits until it is due
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// API keys of applications
     #[command(subcommand)]
     Keys(keys::Command),
@@ -121,6 +125,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
+        Command::Schedule(command) => wait(schedule::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),

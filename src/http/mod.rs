@@ -14,6 +14,7 @@ mod jobs;
 mod openapi;
 mod params;
 mod replays;
+mod schedule;
 mod server;
 mod stream;
 mod table;

@@ -11,7 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, dead_letters, deliveries, events, health, jobs, openapi, replays, stream, webhooks,
+    Listener, admin, answer, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, stream,
+    webhooks,
 };
 
 /// Where a route is offered.
@@ -67,6 +68,10 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
     Both  GET    "/v1/events/{id}/explain"             => events::explain;
+
+    Both  GET    "/v1/scheduled"                       => schedule::list;
+    Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
+    Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

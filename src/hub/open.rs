@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
+use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
@@ -206,6 +207,8 @@ impl Hub {
             finished_max: config.jobs.finished_max,
             finished_ms: config.jobs.finished_ms,
         })?;
+        let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
+        let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
@@ -272,6 +275,21 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
+        let gate = Arc::new(SharedGate::new(config.log.ingest_queue_bytes));
+        let schedule_parts = ScheduleParts {
+            store: engine.clone(),
+            log: Arc::clone(&log),
+            book: Arc::clone(&book),
+            intake: Arc::clone(&intake),
+            gate: Arc::clone(&gate),
+            settings: settings.live(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            turn: Arc::default(),
+        };
+        let schedule =
+            supervise(&threads.core, ActorKind::Schedule, &health, move || ScheduleActor::new(schedule_parts.clone()));
+
         let indexer_parts = IndexerParts {
             log: Arc::clone(&log),
             index: engine.clone(),
@@ -322,7 +340,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: SharedGate::new(config.log.ingest_queue_bytes),
+            gate,
             config,
             clock,
             random,
@@ -331,6 +349,8 @@ impl Hub {
             health,
             tail,
             finder,
+            book,
+            schedule,
             indexer,
             ledger,
             pause,

@@ -26,11 +26,13 @@ pub enum ActorKind {
     Indexer,
     /// Takes the steps of one job.
     Job,
+    /// Releases scheduled events.
+    Schedule,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -39,6 +41,7 @@ impl ActorKind {
         Self::Breaker,
         Self::Indexer,
         Self::Job,
+        Self::Schedule,
     ];
 
     /// Its name, bounded for labels.
@@ -53,6 +56,7 @@ impl ActorKind {
             Self::Breaker => "breaker",
             Self::Indexer => "indexer",
             Self::Job => "job",
+            Self::Schedule => "schedule",
         }
     }
 
@@ -66,6 +70,7 @@ impl ActorKind {
             Self::Breaker => 5,
             Self::Indexer => 6,
             Self::Job => 7,
+            Self::Schedule => 8,
         }
     }
 }

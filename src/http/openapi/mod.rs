@@ -16,6 +16,7 @@ mod health;
 mod jobs;
 mod operation;
 mod replays;
+mod schedule;
 mod schema;
 mod shared;
 mod webhooks;
@@ -45,6 +46,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        schedule::operations(),
         webhooks::operations(),
         replays::operations(),
         jobs::operations(),
@@ -85,6 +87,7 @@ fn schemas() -> Map<String, Value> {
     let areas = [
         shared::schemas(),
         events::schemas(),
+        schedule::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
