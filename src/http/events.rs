@@ -19,21 +19,40 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
 use crate::hub::{EventQuery, Scope, id_conflict};
 use crate::store::Appended;
+use crate::trace::TraceContext;
 
 /// Reads one envelope for a principal; a refusal is counted.
-pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
-    parse_with(app, principal, |rules| parse_event(body, rules))
+pub(super) fn parse(
+    app: &App,
+    principal: &Principal,
+    trace: Option<TraceContext>,
+    body: &Bytes,
+) -> Result<Draft, Problem> {
+    parse_with(app, principal, trace, |rules| parse_event(body, rules))
+}
+
+/// The trace that a request is part of, for events that name none. A header that is not valid, or is there twice, counts
+/// as absent (W3C Trace Context).
+pub(super) fn trace_of(request: &HttpRequest) -> Option<TraceContext> {
+    let mut given = request.headers().get_all("traceparent");
+    let header = given.next()?.to_str().ok()?;
+    given.next().is_none().then(|| TraceContext::parse(header)).flatten()
 }
 
 /// Reads one event of any form for a principal; a refusal is counted.
 fn parse_with(
     app: &App,
     principal: &Principal,
+    trace: Option<TraceContext>,
     read: impl FnOnce(&ParseRules<'_>) -> Result<Draft, Problem>,
 ) -> Result<Draft, Problem> {
-    read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
+    let mut draft = read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
         app.hub.metrics().events_refused.with_label_values(&[problem.kind.slug()]).inc();
-    })
+    })?;
+    if draft.meta.traceparent.is_none() {
+        draft.meta.traceparent = trace.map(|trace| trace.to_header());
+    }
+    Ok(draft)
 }
 
 fn receipt(out: &mut Vec<u8>, id: &str, seq: Seq, duplicate: bool) {
@@ -74,7 +93,7 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
-    let draft = parse_with(&app, &principal, |rules| read(form, &request, &bytes, rules))?;
+    let draft = parse_with(&app, &principal, trace_of(&request), |rules| read(form, &request, &bytes, rules))?;
     let id = draft.meta.id.clone();
     let appended = app.hub.append(vec![draft], false).await?.pop();
     let mut out = Vec::with_capacity(96);
@@ -107,6 +126,7 @@ async fn take_batch(
     form: Form,
 ) -> Answer {
     let atomic = Params::read(request, &["atomic"])?.flag("atomic")?;
+    let trace = trace_of(request);
     let limits = &app.hub.config().limits;
     let bytes = body::read(app, request, &mut payload, limits.batch_bytes_max).await?;
     let elements = split_array(&bytes, limits.batch_events_max)?;
@@ -117,7 +137,7 @@ async fn take_batch(
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {
-        match parse_with(app, principal, |rules| read(form, request, element, rules)) {
+        match parse_with(app, principal, trace, |rules| read(form, request, element, rules)) {
             Ok(draft) => {
                 parsed.push(Ok(draft.meta.id.clone()));
                 drafts.push(draft);

@@ -57,6 +57,7 @@ use crate::outbox::{Append, Intake, OutboxActor, SharedGate, Tail};
 use crate::router::RouterActor;
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
+use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
@@ -85,6 +86,7 @@ struct Inner {
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
     pause: Arc<HubPause>,
+    tracer: Tracer,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -168,7 +170,15 @@ impl Hub {
     ///
     /// # Errors
     /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
-    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
+    pub async fn append(&self, mut drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
+        let tracer = &self.inner.tracer;
+        let Some(spans) = tracer.ingest(&mut drafts) else { return self.append_drafts(drafts, atomic).await };
+        let answers = self.append_drafts(drafts, atomic).await;
+        tracer.ingested(spans, &answers);
+        answers
+    }
+
+    async fn append_drafts(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
         let inner = &self.inner;
         if inner.stopping.load(Ordering::Acquire) {
             return Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5));
@@ -226,6 +236,7 @@ impl Hub {
             () = self.settle_down() => {}
             () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
         }
+        inner.tracer.flush().await;
         let threads = inner.threads.lock().take();
         if let Some(threads) = threads {
             threads.end().await;

@@ -30,4 +30,5 @@ mod settings;
 mod shutdown;
 mod store;
 mod support;
+mod traces;
 mod webhooks;
