@@ -17,6 +17,7 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`explain`]: why an event did or did not reach a consumer
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -29,6 +30,7 @@ pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod explain;
 pub mod ground;
 pub mod handler;
 pub mod http;

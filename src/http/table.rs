@@ -64,6 +64,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/batch"                    => events::publish_batch;
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
+    Both  GET    "/v1/events/{id}/explain"             => events::explain;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
@@ -74,6 +75,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/webhooks/{id}/deliveries"        => deliveries::of_webhook;
     Both  POST   "/v1/webhooks/{id}/pause"             => webhooks::pause;
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
+    Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;

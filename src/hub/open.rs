@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
-use crate::breaker::BreakerSettings;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -162,7 +162,7 @@ impl Hub {
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -213,14 +213,6 @@ impl Hub {
             registry,
             ledger: OnceLock::new(),
             router: link.clone(),
-            breaker: BreakerSettings {
-                failure_threshold: config.breaker.failure_threshold,
-                success_threshold: config.breaker.success_threshold,
-                cooldown_ms: config.breaker.cooldown_ms,
-                cooldown_cap_ms: config.breaker.cooldown_cap_ms,
-                probes_max: config.breaker.probes_max,
-                ..BreakerSettings::default()
-            },
             lanes,
             pause: Arc::clone(&pause),
             tracer: tracer.clone(),
@@ -289,7 +281,7 @@ impl Hub {
             directory.add(ConsumerId::handler(&record.name), spec, Service::Handler);
         }
         for record in webhooks.all() {
-            let target = webhook_target(&sealer, &record)?;
+            let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
@@ -340,6 +332,7 @@ impl Hub {
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::catch_up::LogReader;
 use super::ledger::Ledger;
@@ -15,6 +16,7 @@ use crate::ground::clock::SharedClock;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
+use crate::ratelimit::{Bucket, RateLimit};
 use crate::retry::RetryPolicy;
 use crate::router::RouterLink;
 use crate::store::ConsumerState;
@@ -50,6 +52,8 @@ pub struct ConsumerSpec {
     pub rules: InboxRules,
     /// When it is tried again.
     pub retry: RetryPolicy,
+    /// How many are given out in a row and a second; none for no bound.
+    pub rate_limit: Option<RateLimit>,
     /// Whether it gets anything now.
     pub paused: bool,
     /// Whether what is given up becomes a dead letter.
@@ -126,6 +130,8 @@ pub struct InboxParts {
     pub router: RouterLink,
     /// Who takes the deliveries; none while an in-process handler is not registered.
     pub deliver: Arc<DelivererSlot>,
+    /// What is left of its rate.
+    pub rate: Arc<Mutex<Bucket>>,
     /// Called with what the hub must do.
     pub notice: NoticeTaker,
     /// Series.

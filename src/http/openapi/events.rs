@@ -15,6 +15,7 @@ use crate::ground::limits::{
     AGGREGATE_ID_CHARS_MAX, CODE_CHARS_MAX, EVENT_ID_CHARS_MAX, EVENT_TYPE_CHARS_MAX, KEY_CHARS_MAX,
     METADATA_BYTES_MAX, NESTING_MAX, REQUEST_CONTEXT_BYTES_MAX, SCOPE_CHARS_MAX, SOURCE_REFS_MAX,
 };
+use crate::http::events::{EXPLAINED_DEFAULT, EXPLAINED_MAX};
 use crate::hub::Scope;
 
 const TAG: &str = "events";
@@ -103,7 +104,68 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .path_parameter("id", "The event's id", text(EVENT_ID_CHARS_MAX))
             .common(&["org"])
             .answers(200, "The envelope with its consumers.", reference("EventWithConsumers")),
+        on(Scope::Read, "explainEvent", Method::GET, "/v1/events/{id}/explain")
+            .told(
+                "Say for every consumer of the org why it got an event or not, and where the delivery stands",
+                "Consumers come by id, a page at a time.",
+            )
+            .path_parameter("id", "The event's id", text(EVENT_ID_CHARS_MAX))
+            .common(&["org"])
+            .query("consumer", "This consumer alone", any_text(super::QUERY_CHARS_MAX))
+            .common(&["cursor"])
+            .given_query("limit", "Most consumers of the page", limit_within(EXPLAINED_DEFAULT, EXPLAINED_MAX))
+            .answers(200, "A page of consumers.", reference("Explanation")),
     ]
+}
+
+/// How many items a page has that is dearer than others.
+fn limit_within(default: usize, max: usize) -> Value {
+    json!({ "type": "integer", "minimum": 1, "maximum": max, "default": default })
+}
+
+/// The states of a delivery, with what each tells besides.
+fn delivery() -> Value {
+    let plain = ["not_matched", "gap", "hub_paused", "paused", "queued", "settled"];
+    let state = |word: &str, more: FieldList| {
+        let mut fields = vec![("state", words([word]))];
+        fields.extend(more);
+        answer(fields)
+    };
+    let mut states: Vec<Value> = plain.into_iter().map(|word| state(word, Vec::new())).collect();
+    states.extend([
+        state("before_start", vec![("from", count())]),
+        state("not_reached", vec![("reached", count()), ("behind", count())]),
+        state(
+            "breaker_open",
+            vec![("phase", words(["open", "half_open", "forced_open"])), ("until", nullable(time()))],
+        ),
+        state("rate_limited", vec![("until", time())]),
+        state("waiting_behind_key", vec![("seq", count()), ("id", nullable(told()))]),
+        state("next_try_at", vec![("at", time())]),
+        state("in_flight", vec![("attempt", count()), ("lease_until", nullable(time()))]),
+        state("delivered", vec![("at", time()), ("attempt", count())]),
+        state("dead", vec![("at", time()), ("dead_letter_id", nullable(told()))]),
+    ]);
+    json!({ "oneOf": states })
+}
+
+fn explanation() -> Value {
+    let clauses = ["org", "event_types", "channel", "facility", "service", "filter"];
+    let consumer = answer(vec![
+        ("consumer", told()),
+        ("kind", told()),
+        ("matched", flag()),
+        ("decided_by", nullable(words(clauses))),
+        ("detail", nullable(told())),
+        ("status", words(["pending", "processing", "failed", "processed", "dead_letter", "skipped"])),
+        ("attempts", count()),
+        ("last_error", nullable(told())),
+        ("next_try_at", nullable(time())),
+        ("delivery", delivery()),
+    ]);
+    let event =
+        answer(vec![("id", told()), ("seq", count()), ("org", told()), ("type", told()), ("received_at", time())]);
+    answer(vec![("event", event), ("consumers", list(consumer)), ("next_cursor", told()), ("has_more", flag())])
 }
 
 fn cloud_invoice() -> Value {
@@ -262,5 +324,6 @@ pub(super) fn schemas() -> FieldList {
         ("StoredEvent", stored(Vec::new())),
         ("EventWithConsumers", stored(vec![("consumers", list(reference("ConsumerStanding")))])),
         ("ConsumerStanding", standing()),
+        ("Explanation", explanation()),
     ]
 }

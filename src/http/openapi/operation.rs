@@ -87,8 +87,12 @@ impl Operation {
     }
 
     /// A parameter of the query. Unknown ones are refused.
-    pub(super) fn query(mut self, name: &str, description: &str, schema: Value) -> Self {
-        let schema = or_empty(schema);
+    pub(super) fn query(self, name: &str, description: &str, schema: Value) -> Self {
+        self.given_query(name, description, or_empty(schema))
+    }
+
+    /// A parameter of the query that an empty text does not leave out.
+    pub(super) fn given_query(mut self, name: &str, description: &str, schema: Value) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
         self.refuses(&[ProblemKind::InvalidParameter])
     }

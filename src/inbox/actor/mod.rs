@@ -259,6 +259,7 @@ impl Handler<Reconfigure> for InboxActor {
         self.spec = self.parts.spec.load_full();
         if let Some(state) = self.state.as_mut() {
             state.set_rules(self.spec.rules);
+            state.unthrottle();
             state.set_paused(self.spec.paused);
         }
         self.turn(ctx);

@@ -58,6 +58,28 @@ pub enum Hold {
         /// Until when.
         until: UnixMs,
     },
+    /// As many as its rate allows are given out; the next one then.
+    RateLimited {
+        /// Until when.
+        until: UnixMs,
+    },
+}
+
+impl Hold {
+    /// The names of all reasons.
+    pub const NAMES: [&'static str; 4] = ["hub_paused", "paused", "suspended", "rate_limited"];
+
+    /// The name of the reason.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        let [hub_paused, paused, suspended, rate_limited] = Self::NAMES;
+        match self {
+            Self::HubPaused => hub_paused,
+            Self::Paused => paused,
+            Self::Suspended { .. } => suspended,
+            Self::RateLimited { .. } => rate_limited,
+        }
+    }
 }
 
 /// Sizes of an inbox.
@@ -92,6 +114,7 @@ pub struct InboxState {
     next_epoch: u64,
     ramp: Option<usize>,
     suspended_until: Option<UnixMs>,
+    throttled_until: Option<UnixMs>,
     paused: bool,
     hub_paused: bool,
 }
@@ -119,6 +142,7 @@ impl InboxState {
             next_epoch: first_epoch,
             ramp: None,
             suspended_until: None,
+            throttled_until: None,
             paused,
             hub_paused: false,
         };
@@ -212,7 +236,27 @@ impl InboxState {
         if self.paused {
             return Some(Hold::Paused);
         }
-        self.suspended_until.filter(|until| *until > now).map(|until| Hold::Suspended { until })
+        if let Some(until) = self.suspended_until.filter(|until| *until > now) {
+            return Some(Hold::Suspended { until });
+        }
+        self.throttled_until.filter(|until| *until > now).map(|until| Hold::RateLimited { until })
+    }
+
+    /// Gives nothing out until `until`, because the rate is used up. Unlike a rest it says nothing about the upstream:
+    /// the window stays as it is, and so does the number of claims at once.
+    pub fn throttle(&mut self, until: UnixMs) {
+        self.throttled_until = Some(until);
+    }
+
+    /// Forgets that the rate is used up: there is another rate now.
+    pub fn unthrottle(&mut self) {
+        self.throttled_until = None;
+    }
+
+    /// Whether something could be given out, were there nothing to hold it.
+    #[must_use]
+    pub fn has_runnable(&self) -> bool {
+        self.lanes.oldest_runnable().is_some_and(|seq| seq <= self.seen())
     }
 
     /// Rests until `until`, then starts with one claim at a time and grows with each success.
@@ -265,11 +309,9 @@ impl InboxState {
             return lease;
         }
         let due = self.due.first().map(|(at, _)| *at);
-        let work = match self.suspended_until {
-            // Also with nothing in the window: what was shed is read again when the rest is over.
-            Some(until) => Some(until),
-            None => due,
-        };
+        // A rest also with nothing in the window: what was shed is read again when it is over. Before the end of either,
+        // what is due is not given out.
+        let work = self.suspended_until.or(self.throttled_until).or(due);
         [lease, work].into_iter().flatten().min()
     }
 
@@ -324,10 +366,10 @@ impl InboxState {
         match item.phase {
             Phase::InFlight { .. } => Standing::Processing { attempts: item.attempts + 1 },
             Phase::Waiting { due_at } => Standing::Failed { due_at, attempts: item.attempts },
-            Phase::Ready if self.lanes_of(item.lane()).head(item.key).is_some_and(|head| head != seq) => {
-                Standing::BehindKey
-            }
-            Phase::Ready => Standing::Pending,
+            Phase::Ready => match self.lanes_of(item.lane()).head(item.key).filter(|head| *head != seq) {
+                Some(head) => Standing::BehindKey { head },
+                None => Standing::Pending,
+            },
         }
     }
 }
