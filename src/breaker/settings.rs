@@ -84,14 +84,13 @@ impl BreakerSettings {
             "bridge" => (5, 1, 3_000, 300_000),
             _ => return None,
         };
-        let call_timeout_ms = Some(call_timeout_ms);
         // A probe has its whole time before its place is given to another.
-        let probe_timeout_ms = Self::default().probe_timeout_ms.max(2 * call_timeout_ms.unwrap_or(0));
+        let probe_timeout_ms = Self::default().probe_timeout_ms.max(2 * call_timeout_ms);
         Some(Self {
             failure_threshold,
             success_threshold,
             cooldown_ms,
-            call_timeout_ms,
+            call_timeout_ms: Some(call_timeout_ms),
             probe_timeout_ms,
             ..Self::default()
         })

@@ -13,11 +13,12 @@ use super::{Documents, Hub, Service};
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::Configure;
 use crate::config::Config;
-use crate::event::envelope::BodyFormat;
+use crate::event::envelope::Event;
+use crate::event::parse::parse_event;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
-use crate::ground::ids::{ConsumerId, prefixed};
+use crate::ground::ids::{ConsumerId, Seq, prefixed};
 use crate::ground::secret::{Sealer, Secret};
 use crate::inbox::messages::Reconfigure;
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
@@ -27,6 +28,7 @@ use crate::router::Inboxes as _;
 use crate::router::messages::{Subscribe, Unsubscribe};
 use crate::store::EventLog as _;
 use crate::webhook::delivery::{Caller, Target};
+use crate::webhook::format::Form;
 use crate::webhook::outbound::Answer;
 use crate::webhook::record::{
     Ground, WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
@@ -145,7 +147,7 @@ pub(super) fn webhook_target(config: &Config, sealer: &Sealer, record: &WebhookR
     Ok(Target {
         url: Url::parse(&record.settings.url).map_err(|_| damaged("url"))?,
         signers: Signers { current: signer(&record.sealed_secret)?, previous },
-        format: record.settings.format,
+        form: Form::of(record.settings.format, record.settings.template.as_ref()).map_err(|_| damaged("template"))?,
         headers: header_map(&headers),
         timeout_ms: breaker.call_timeout_ms,
         breaker,
@@ -374,12 +376,13 @@ impl Hub {
         let now = self.inner.clock.now();
         let event_id = prefixed("test", now, &*self.inner.random);
         let body = serde_json::json!({
-            "type": "tidegate.test",
-            "timestamp": now.to_rfc3339(),
-            "data": {"webhook": record.id, "message": "a test of this webhook"},
             "id": event_id,
+            "type": "tidegate.test",
             "org": record.settings.filter.org,
+            "data": {"webhook": record.id, "message": "a test of this webhook"},
         });
+        let draft = parse_event(&Bytes::from(body.to_string()), &self.parse_rules(None, None))?;
+        let event = Event::new(Seq::ZERO, now, draft.meta, draft.body);
         let (arbiter, outbound) = self.inner.directory.lane(&ConsumerId::new(id));
         let caller = Caller {
             target: Arc::new(ArcSwap::from_pointee(target)),
@@ -387,14 +390,8 @@ impl Hub {
             clock: Arc::clone(&self.inner.clock),
         };
         let (sender, answer) = tokio::sync::oneshot::channel::<Answer>();
-        let sent_id = event_id.clone();
         arbiter.spawn(async move {
-            let answer = caller
-                .call(&sent_id, None, |format| match format {
-                    BodyFormat::Standard => Bytes::from(body.to_string()),
-                    BodyFormat::Raw => Bytes::from(body["data"].to_string()),
-                })
-                .await;
+            let answer = caller.call(&event).await;
             // Who asked may have gone away.
             sender.send(answer).ok();
         });

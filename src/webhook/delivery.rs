@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
+use super::format::Form;
 use super::outbound::{Answer, Outbound, Post};
 use super::signer::Signers;
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
-use crate::event::envelope::{BodyFormat, Event};
+use crate::event::envelope::Event;
 use crate::ground::clock::SharedClock;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::metrics::Metrics;
+use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::Handle;
 
 /// Where and how one webhook is called; replaced as a whole when it changes.
@@ -30,7 +31,7 @@ pub struct Target {
     /// Sign its deliveries.
     pub signers: Signers,
     /// The form of the body.
-    pub format: BodyFormat,
+    pub form: Form,
     /// Further headers.
     pub headers: HeaderMap,
     /// How long one call may take; none for the hub's limit.
@@ -75,19 +76,21 @@ pub struct Caller {
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Caller {
-    /// Signs and posts a body. `id` is the same on every attempt, so that a receiver can tell a repeated delivery.
-    pub async fn call(&self, id: &str, traceparent: Option<&str>, body: impl FnOnce(BodyFormat) -> Bytes) -> Answer {
+    /// Writes, signs and posts an event. Its id is the same on every attempt, so that a receiver can tell a repeated
+    /// delivery.
+    pub async fn call(&self, event: &Arc<Event>) -> Answer {
         let target = self.target.load_full();
-        let body = body(target.format);
-        let now = self.clock.now();
         let mut headers = target.headers.clone();
-        headers.insert(CONTENT_TYPE, JSON.clone());
+        let body = match target.form.write(event, &mut headers).await {
+            Ok(body) => body,
+            Err(fault) => return Answer::unsent(AttemptResult::failed(FailureKind::Template, fault.to_string())),
+        };
+        let now = self.clock.now();
         headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(now.0 / 1_000));
-        target.signers.sign(&mut headers, id, now, &body);
-        let texts = [(&WEBHOOK_ID, Some(id)), (&TRACEPARENT, traceparent)];
+        target.signers.sign(&mut headers, &event.meta.id, now, &body);
+        let texts = [(&WEBHOOK_ID, Some(&event.meta.id)), (&TRACEPARENT, event.meta.traceparent.as_ref())];
         for (name, text) in texts {
             // Ids and trace contexts were checked when the event came in: they have no control characters.
             if let Some(Ok(value)) = text.map(|text| HeaderValue::from_bytes(text.as_bytes())) {
@@ -149,7 +152,7 @@ async fn attempt(
             return;
         }
     };
-    let answer = call.call(&event.meta.id, event.meta.traceparent.as_deref(), |format| event.rendered(format)).await;
+    let answer = call.call(&event).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);

@@ -2,14 +2,18 @@
 //!
 //! - [`sign`]: Standard Webhooks signatures
 //! - [`signer`]: how a webhook signs, with one secret or, during a rotation, two
+//! - [`format`]: in which form an event is sent
+//! - [`template`]: bodies from templates
 //! - [`guard`]: where deliveries may go
 //! - [`outbound`]: how they get there
 //! - [`delivery`]: the actor that calls one endpoint
 //! - [`record`]: a webhook as it is kept, and as a client asks for it
 
 pub mod delivery;
+pub mod format;
 pub mod guard;
 pub mod outbound;
 pub mod record;
 pub mod sign;
 pub mod signer;
+pub mod template;

@@ -208,6 +208,12 @@ impl Outbound {
 }
 
 impl Answer {
+    /// No request was made.
+    #[must_use]
+    pub fn unsent(result: AttemptResult) -> Self {
+        Self::without_status(result)
+    }
+
     fn without_status(result: AttemptResult) -> Self {
         Self { result, status: None, latency_ms: 0, snippet: String::new() }
     }

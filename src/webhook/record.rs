@@ -6,10 +6,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::format::{FORMATS, Format, TemplateSettings};
 use super::guard::AddressPolicy;
 use super::signer::SigningMode;
 use crate::breaker::BreakerSettings;
-use crate::event::envelope::BodyFormat;
 use crate::event::filter::EventFilter;
 use crate::event::filter::fields::read_clauses;
 use crate::ground::clock::UnixMs;
@@ -90,7 +90,10 @@ pub struct WebhookSettings {
     /// In which order.
     pub ordering: Ordering,
     /// In which form.
-    pub format: BodyFormat,
+    pub format: Format,
+    /// The template, when the format is one.
+    #[serde(default)]
+    pub template: Option<TemplateSettings>,
     /// Further headers. They may hold credentials, so the record keeps them sealed, apart from this.
     #[serde(skip)]
     pub headers: BTreeMap<String, String>,
@@ -170,6 +173,7 @@ impl WebhookRecord {
             filter,
             ordering,
             format,
+            template,
             headers,
             concurrency,
             retry,
@@ -192,6 +196,7 @@ impl WebhookRecord {
             "service": filter.service,
             "ordering": ordering,
             "format": format,
+            "template": template,
             "headers": headers.keys().collect::<Vec<_>>(),
             "concurrency": concurrency,
             "retry": retry,
@@ -261,8 +266,14 @@ fn shared(
         settings.url = policy.check_url(&url)?.to_string();
     }
     read_clauses(fields, &mut settings.filter)?;
-    if let Some(format) = fields.choice("format", "standard, raw")? {
+    if let Some(format) = fields.choice("format", FORMATS)? {
         settings.format = format;
+    }
+    if let Some(template) = fields.take("template") {
+        settings.template = Some(TemplateSettings::from_json(template)?);
+    }
+    if settings.format == Format::Template && settings.template.is_none() {
+        return Err(Problem::field("template", "required by the format `template`: {body, content_type?}", "nothing"));
     }
     if let Some(headers) = headers(fields)? {
         settings.headers = headers;
@@ -316,7 +327,8 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, ground: Ground<'_>) -> Re
         url: String::new(),
         filter: EventFilter { org: Some(org), ..EventFilter::default() },
         ordering: fields.choice("ordering", "none, key, strict")?.unwrap_or_default(),
-        format: BodyFormat::default(),
+        format: Format::default(),
+        template: None,
         headers: BTreeMap::new(),
         concurrency: None,
         retry: None,

@@ -12,6 +12,7 @@ mod crash;
 mod deliveries;
 mod demo;
 mod embed;
+mod formats;
 mod idle;
 mod ingest;
 mod isolation;
