@@ -157,6 +157,12 @@ pub struct Fields {
     /// A header to send, may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = super::serve::pair)]
     headers: Vec<(String, String)>,
+    /// Credentials towards the endpoint: a file with the JSON object {"kind": bearer|basic|oauth2|mtls, …}
+    #[arg(long, value_name = "FILE", value_parser = object_file)]
+    auth: Option<Map<String, Value>>,
+    /// The proxy on the way to it
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// Further fields as a JSON object, such as {"rate_limit":…,"retry":…}
     #[arg(long, value_name = "JSON", value_parser = object)]
     with: Option<Map<String, Value>>,
@@ -169,6 +175,10 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
 /// The text of a file.
 fn file(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
+}
+
+fn object_file(path: &str) -> Result<Map<String, Value>, String> {
+    object(&file(path)?)
 }
 
 /// A rate as the hub reads it; what is no number is left for it to know.
@@ -207,6 +217,12 @@ impl Fields {
                 made["content_type"] = content_type.into();
             }
             document.insert("template".to_owned(), made);
+        }
+        if let Some(auth) = self.auth {
+            document.insert("auth".to_owned(), auth.into());
+        }
+        if let Some(url) = self.proxy {
+            document.insert("proxy".to_owned(), json!({"url": url}));
         }
         if let Some(limit) = self.rate_limit {
             document.insert("rate_limit".to_owned(), limit);

@@ -6,6 +6,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::auth::{Auth, Credentials, Proxy};
 use super::format::{FORMATS, Format, TemplateSettings};
 use super::guard::AddressPolicy;
 use super::signer::SigningMode;
@@ -97,6 +98,15 @@ pub struct WebhookSettings {
     /// Further headers. They may hold credentials, so the record keeps them sealed, apart from this.
     #[serde(skip)]
     pub headers: BTreeMap<String, String>,
+    /// What may be shown of its credentials.
+    #[serde(default)]
+    pub auth: Option<Value>,
+    /// What may be shown of its proxy.
+    #[serde(default)]
+    pub proxy: Option<Value>,
+    /// Its credentials. The record keeps them sealed, apart from this.
+    #[serde(skip)]
+    pub credentials: Credentials,
     /// Deliveries at once; none for the hub's default.
     #[serde(default)]
     pub concurrency: Option<usize>,
@@ -148,6 +158,9 @@ pub struct WebhookRecord {
     /// The headers, sealed, in hex: they may hold credentials.
     #[serde(default)]
     pub sealed_headers: Option<String>,
+    /// The credentials, sealed, in hex.
+    #[serde(default)]
+    pub sealed_credentials: Option<String>,
     /// The last characters of what the receiver verifies with.
     pub secret_last4: String,
     /// The public key, when signing goes by a key pair.
@@ -175,6 +188,9 @@ impl WebhookRecord {
             format,
             template,
             headers,
+            auth,
+            proxy,
+            credentials: _,
             concurrency,
             retry,
             signing,
@@ -198,6 +214,8 @@ impl WebhookRecord {
             "format": format,
             "template": template,
             "headers": headers.keys().collect::<Vec<_>>(),
+            "auth": auth,
+            "proxy": proxy,
             "concurrency": concurrency,
             "retry": retry,
             "rate_limit": rate_limit,
@@ -278,6 +296,17 @@ fn shared(
     if let Some(headers) = headers(fields)? {
         settings.headers = headers;
     }
+    match fields.sent("auth") {
+        None => {}
+        Some(Value::Null) => settings.credentials.auth = None,
+        Some(sent) => settings.credentials.auth = Some(Auth::from_json(sent, policy)?),
+    }
+    match fields.sent("proxy") {
+        None => {}
+        Some(Value::Null) => settings.credentials.proxy = None,
+        Some(sent) => settings.credentials.proxy = Some(Proxy::from_json(sent, policy)?),
+    }
+    (settings.auth, settings.proxy) = settings.credentials.shown();
     if let Some(concurrency) = fields.number("concurrency", 1, CONCURRENCY_MAX)? {
         settings.concurrency = usize::try_from(concurrency).ok();
     }
@@ -330,6 +359,9 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, ground: Ground<'_>) -> Re
         format: Format::default(),
         template: None,
         headers: BTreeMap::new(),
+        auth: None,
+        proxy: None,
+        credentials: Credentials::default(),
         concurrency: None,
         retry: None,
         signing: fields.choice("signing", SIGNING)?.unwrap_or_default(),

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as it says")]
 
+mod access;
 mod admin;
 mod bench;
 mod crash;
