@@ -6,6 +6,8 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::event::envelope::{Event, EventMeta};
+use tidegate::event::filter::expression::Expression;
+use tidegate::event::filter::subject::Subject;
 use tidegate::event::filter::{EventFilter, TypePattern};
 use tidegate::event::parse::{ParseRules, parse_event, same_json, split_array};
 use tidegate::event::render;
@@ -116,5 +118,40 @@ fn after_parsing(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, parsing, after_parsing);
+fn expressions(c: &mut Criterion) {
+    let random = SystemRandom::shared();
+    let rules = rules(&*random);
+    let Ok(draft) = parse_event(&order(), &rules) else { return };
+    let event = Event::new(Seq(1), draft.received_at, draft.meta, draft.body);
+    let mut group = c.benchmark_group("expression");
+    for (name, text) in [
+        ("of the envelope", "event.source == 'shop' && event.type.startsWith('order.')"),
+        ("of the data", "data.customer.id > 1000 && data.total == '99.50'"),
+        ("over a list", "data.lines.exists(line, line.quantity > 100)"),
+    ] {
+        let Ok(expression) = Expression::parse(text) else { continue };
+        group.bench_function(format!("{name}, parsing included"), |b| {
+            b.iter(|| expression.holds(&Subject::new(black_box(&event))))
+        });
+        let subject = Subject::new(&event);
+        group.bench_function(name, |b| b.iter(|| expression.holds(black_box(&subject))));
+    }
+    group.bench_function("compiled", |b| b.iter(|| Expression::parse(black_box("data.customer.id > 100"))));
+    let mut index = SubscriptionIndex::new();
+    for slot in 0..1_000_u32 {
+        let expression = Expression::parse(&format!("data.customer.id > {slot} && event.source == 'shop'")).ok();
+        index.insert(slot, &EventFilter { org: Some(event.meta.org.clone()), expression, ..EventFilter::default() });
+    }
+    let mut matched = Vec::new();
+    group.bench_function("1,000 of one org", |b| {
+        b.iter(|| {
+            matched.clear();
+            index.matches(black_box(&event), &mut matched);
+            matched.len()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, parsing, after_parsing, expressions);
 criterion_main!(benches);

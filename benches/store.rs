@@ -27,7 +27,7 @@ fn draft(random: &dyn Random) -> Draft {
         ..EventMeta::default()
     };
     let body = format!(r#"{{"type":"order.created","data":"{}"}}"#, "x".repeat(BODY_BYTES - 34));
-    Draft { meta, body: Bytes::from(body), id_given: true, received_at: NOW }
+    Draft { meta, body: Bytes::from(body), id_given: true, received_at: NOW, deliver_at: None }
 }
 
 /// One durable group as the writer thread commits it, sync included, on the disk that holds the target folder: of one
@@ -82,6 +82,7 @@ fn state_records(c: &mut Criterion) {
         first_attempt: Some(NOW),
         last_attempt: Some(NOW),
         last_error: Some("status 503".to_owned()),
+        replay: None,
     };
     let ahead = (1..=10).map(|n| (Seq(1_000_000 + n * 10), Seq(1_000_005 + n * 10))).collect();
     let position = Position { cursor: Seq(1_000_000), ahead };

@@ -7,15 +7,17 @@
 //! - [`logging`]: the hub's own log
 //! - [`event`]: the envelope, how it is read, rendered and filtered
 //! - [`retry`]: when a failed delivery is tried again, and whether at all
-//! - [`ratelimit`]: token buckets, on the caller's clock
+//! - [`ratelimit`]: token buckets, for producers and for endpoints
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
+//! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`explain`]: why an event did or did not reach a consumer
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -28,6 +30,7 @@ pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod explain;
 pub mod ground;
 pub mod handler;
 pub mod http;
@@ -40,6 +43,7 @@ pub mod outbox;
 pub mod ratelimit;
 pub mod retry;
 pub mod router;
+pub mod schedule;
 pub mod serve;
 pub mod store;
 pub mod supervise;

@@ -103,6 +103,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::Disabled];
+
     /// The stable name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! `tidegate keys`: API keys of applications, over the admin listener.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::client::{Body, Client, Door, Method, Query, Target, segment};
 use super::exit::Failure;
@@ -19,6 +20,17 @@ pub enum Command {
         /// Keys of one answer
         #[arg(long, default_value_t = 100)]
         limit: u32,
+    },
+    /// Change how many requests and events a second a key may send, at once
+    Limit {
+        /// The key's id
+        id: String,
+        /// `PER_SECOND`, `PER_SECOND/BURST`, or a preset: sales, erp, esignature, sms, email
+        #[arg(long, value_name = "RATE", value_parser = rate, required_unless_present = "none")]
+        rate_limit: Option<Value>,
+        /// Any number
+        #[arg(long, conflicts_with = "rate_limit")]
+        none: bool,
     },
     /// End a key at once
     Revoke {
@@ -44,6 +56,20 @@ pub struct Create {
     #[arg(long, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    /// Requests and events a second it may send, or a preset: sales, erp, esignature, sms, email
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<Value>,
+}
+
+/// A rate as `PER_SECOND`, `PER_SECOND/BURST` or a preset's name; the hub checks it.
+fn rate(text: &str) -> Result<Value, String> {
+    let number = |text: &str| text.parse::<serde_json::Number>().map_err(|_| format!("`{text}` is no number"));
+    match text.split_once('/') {
+        Some((per_second, burst)) => Ok(json!({"per_second": number(per_second)?, "burst": number(burst)?})),
+        None if text.starts_with(|first: char| first.is_ascii_digit()) => Ok(json!({"per_second": number(text)?})),
+        None => Ok(Value::from(text)),
+    }
 }
 
 /// What a key may do.
@@ -80,6 +106,11 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
         Command::List { cursor, limit } => {
             let query = Query::none().with("cursor", cursor).with("limit", Some(limit));
             output.list(&client.call(Method::GET, "/v1/admin/keys", &query, Body::None).await?, "items", COLUMNS)
+        }
+        Command::Limit { id, rate_limit, none: _ } => {
+            let path = format!("/v1/admin/keys/{}", segment(&id));
+            let body = json!({ "rate_limit": rate_limit });
+            output.thing(&client.call(Method::PATCH, &path, &Query::none(), Body::from(&body)).await?)
         }
         Command::Revoke { id } => {
             let path = format!("/v1/admin/keys/{}", segment(&id));

@@ -24,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log: memory, segments, retention.
     pub log: Log,
+    /// Events that are held back until they are due.
+    pub schedule: Schedule,
     /// In-process handlers; changeable at run time.
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
@@ -64,6 +66,8 @@ pub struct Server {
     pub connections_max: usize,
     /// What is in flight may take this long after SIGTERM.
     pub shutdown_ms: u64,
+    /// Whether the hub starts paused: it takes events and delivers nothing until it is resumed.
+    pub paused: bool,
 }
 
 impl Server {
@@ -121,6 +125,18 @@ impl Log {
     pub fn retention_bytes_max(&self) -> Option<u64> {
         (self.retention_bytes > 0).then_some(self.retention_bytes)
     }
+}
+
+/// Events that are held back until they are due (ING-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Furthest time ahead.
+    pub ahead_ms_max: u64,
+    /// Most events that wait.
+    pub events_max: usize,
+    /// Most bytes of events that wait.
+    pub bytes_max: u64,
 }
 
 /// In-process handlers (OUT-7): changeable at run time through [`OutboxSettings::patch`] and kept over a restart.

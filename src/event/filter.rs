@@ -1,12 +1,20 @@
 //! What selects events for a subscription (WHK-1): the org, the types, and the narrower scopes. A decision names the
 //! clause that made it, so that `explain`, logs and tests tell the same reason.
 
+mod compile;
+pub mod eval;
+pub mod expression;
 pub mod fields;
+mod program;
+pub mod subject;
+mod value;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::expression::{Expression, Mistake};
+use self::subject::Subject;
 use super::envelope::Event;
 use super::parse::check_type_name;
 use crate::ground::error::Problem;
@@ -103,6 +111,9 @@ impl From<TypePattern> for String {
     }
 }
 
+/// Patterns that a reason repeats.
+const REASON_PATTERNS: usize = 5;
+
 /// Selects events. A clause that is not given does not narrow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventFilter {
@@ -116,6 +127,9 @@ pub struct EventFilter {
     pub facility: Option<String>,
     /// The service, which is the event's `source`.
     pub service: Option<String>,
+    /// A condition on envelope and data.
+    #[serde(default)]
+    pub expression: Option<Expression>,
 }
 
 /// A part of a filter.
@@ -132,6 +146,8 @@ pub enum Clause {
     Facility,
     /// `service`
     Service,
+    /// `filter`
+    Expression,
 }
 
 impl Clause {
@@ -144,6 +160,7 @@ impl Clause {
             Self::Channel => "channel",
             Self::Facility => "facility",
             Self::Service => "service",
+            Self::Expression => "filter",
         }
     }
 }
@@ -164,10 +181,16 @@ pub enum Decision {
 }
 
 impl EventFilter {
-    /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service.
+    /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service, expression.
     #[must_use]
     pub fn decide(&self, event: &Event) -> Decision {
-        let meta = &event.meta;
+        self.decide_on(&Subject::new(event))
+    }
+
+    /// Decides on an event that other filters look at too: what one has parsed of it is there for the next.
+    #[must_use]
+    pub fn decide_on(&self, subject: &Subject<'_>) -> Decision {
+        let meta = &subject.event.meta;
         let scope = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         if self.org.as_ref().is_some_and(|org| *org != meta.org) {
             return Decision::NoMatch(Clause::Org);
@@ -184,7 +207,42 @@ impl EventFilter {
         if !scope(&self.service, &meta.source) {
             return Decision::NoMatch(Clause::Service);
         }
-        Decision::Match
+        match &self.expression {
+            Some(expression) if expression.holds(subject) != Ok(true) => Decision::NoMatch(Clause::Expression),
+            Some(_) | None => Decision::Match,
+        }
+    }
+
+    /// What is wrong with a stored expression that this version of the hub cannot compile: it matches nothing.
+    #[must_use]
+    pub fn mistake(&self) -> Option<&Mistake> {
+        self.expression.as_ref().and_then(Expression::mistake)
+    }
+
+    /// Why [`decide_on`](Self::decide_on) decided so on this clause, in words: `wanted web, the event has shop`.
+    #[must_use]
+    pub fn reason(&self, clause: Clause, subject: &Subject<'_>) -> String {
+        let meta = &subject.event.meta;
+        let scope = |wanted: &Option<String>, found: Option<&str>| {
+            format!("wanted {}, the event has {}", wanted.as_deref().unwrap_or("any"), found.unwrap_or("none"))
+        };
+        match clause {
+            Clause::Org => scope(&self.org, Some(&meta.org)),
+            Clause::Type => {
+                let listed = self.event_types.iter().take(REASON_PATTERNS).map(ToString::to_string);
+                let more = self.event_types.len().saturating_sub(REASON_PATTERNS);
+                let more = if more > 0 { format!(" or {more} more") } else { String::new() };
+                format!("wanted {}{more}, the event has {}", listed.collect::<Vec<_>>().join(", "), meta.event_type)
+            }
+            Clause::Channel => scope(&self.channel, meta.channel.as_deref()),
+            Clause::Facility => scope(&self.facility, meta.facility.as_deref()),
+            Clause::Service => scope(&self.service, meta.source.as_deref()),
+            Clause::Expression => match self.expression.as_ref().map(|one| (one.text(), one.holds(subject))) {
+                Some((text, Ok(held))) => format!("`{text}` is {held}"),
+                Some((text, Err(fault))) => format!("expression_error: {fault}; in `{text}`"),
+                None => "no expression".to_owned(),
+            },
+        }
     }
 }
 
@@ -265,6 +323,7 @@ mod tests {
             channel: text("web"),
             facility: None,
             service: text("billing"),
+            expression: None,
         };
         let decide = |filter: EventFilter, event_type: &str| filter.decide(&event(event_type));
         assert_eq!(decide(full.clone(), "invoice.paid"), Decision::Match);
@@ -277,5 +336,61 @@ mod tests {
         assert_eq!(decide(facility, "invoice.paid"), Decision::NoMatch(Clause::Facility));
         let service = EventFilter { service: text("crm"), ..full };
         assert_eq!(decide(service, "invoice.paid"), Decision::NoMatch(Clause::Service));
+    }
+
+    #[test]
+    fn a_reason_says_what_was_wanted_and_what_was_found() {
+        let text = |text: &str| Some(text.to_owned());
+        let expression = |text: &str| Some(Expression::parse(text).expect("compiles"));
+        let shop = EventFilter { channel: text("shop"), ..EventFilter::default() };
+        let types = ["a.*", "b", "c", "d", "e", "f", "g"].map(pattern).to_vec();
+        for (filter, clause, reason) in [
+            (EventFilter { org: text("other"), ..shop.clone() }, Clause::Org, "wanted other, the event has acme"),
+            (shop.clone(), Clause::Channel, "wanted shop, the event has web"),
+            (
+                EventFilter { facility: text("x"), ..EventFilter::default() },
+                Clause::Facility,
+                "wanted x, the event has none",
+            ),
+            (
+                EventFilter { event_types: types, ..EventFilter::default() },
+                Clause::Type,
+                "wanted a.*, b, c, d, e or 2 more, the event has invoice.paid",
+            ),
+            (
+                EventFilter { expression: expression("event.source == 'crm'"), ..EventFilter::default() },
+                Clause::Expression,
+                "`event.source == 'crm'` is false",
+            ),
+            (
+                EventFilter { expression: expression("data.amount > 1"), ..EventFilter::default() },
+                Clause::Expression,
+                "expression_error: there is no field `data.amount`; in `data.amount > 1`",
+            ),
+        ] {
+            let event = event("invoice.paid");
+            let subject = Subject::new(&event);
+            assert_eq!(filter.decide_on(&subject), Decision::NoMatch(clause));
+            assert_eq!(filter.reason(clause, &subject), reason);
+        }
+    }
+
+    #[test]
+    fn an_expression_is_the_last_clause_and_its_failure_is_no_match() {
+        let filter = |text: &str| EventFilter {
+            channel: Some("web".to_owned()),
+            expression: Some(serde_json::from_value(text.into()).expect("reads")),
+            ..EventFilter::default()
+        };
+        assert_eq!(filter("event.channel == 'web'").decide(&event("a")), Decision::Match);
+        for text in ["event.channel == 'x'", "data.missing == 1", "event.subject", "no longer an expression"] {
+            assert_eq!(filter(text).decide(&event("a")), Decision::NoMatch(Clause::Expression), "{text}");
+        }
+        let other = EventFilter { channel: Some("x".to_owned()), ..filter("true") };
+        assert_eq!(other.decide(&event("a")), Decision::NoMatch(Clause::Channel));
+        let stored = serde_json::to_value(filter("event.channel == 'web'")).expect("writes");
+        assert_eq!(serde_json::from_value::<EventFilter>(stored).expect("reads"), filter("event.channel == 'web'"));
+        let before = r#"{"org":"acme","event_types":["a"],"channel":null,"facility":null,"service":null}"#;
+        assert_eq!(serde_json::from_str::<EventFilter>(before).expect("an older record reads").expression, None);
     }
 }

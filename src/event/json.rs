@@ -4,6 +4,8 @@
 //! nothing panics. Nothing recurses, so nesting costs no stack. Two strings are the same when their decoded characters
 //! are, however they are escaped; an unpaired surrogate escape is kept as itself.
 
+pub mod tree;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;

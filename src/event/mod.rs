@@ -6,3 +6,4 @@ pub mod filter;
 pub mod json;
 pub mod parse;
 pub mod render;
+pub mod restore;

@@ -56,6 +56,8 @@ problem_kinds! {
     TooLarge = "too-large", 413, false, "The body is too large";
     /// The content type is not one of those accepted.
     UnsupportedMediaType = "unsupported-media-type", 415, false, "The content type is not accepted";
+    /// The key has used up its rate.
+    RateLimited = "rate-limited", 429, true, "The key's rate limit is reached";
     /// The hub has more work than it can take, or is not ready.
     Overloaded = "overloaded", 503, true, "The hub cannot take this now";
     /// The disk has too little space left.

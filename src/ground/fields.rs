@@ -31,6 +31,12 @@ impl Fields {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the client has sent a field, null included.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
     /// A field that the client has sent, null included: for changes, where null takes a value away.
     pub fn sent(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);

@@ -40,6 +40,21 @@ pub(crate) async fn list_keys(app: Shared, request: HttpRequest) -> Answer {
     Ok(page("items", Page { items: keys.iter().map(|key| key.to_json()).collect(), next, has_more }))
 }
 
+/// `PATCH /v1/admin/keys/{id}`: its rate limit, its end
+pub(crate) async fn change_key(
+    app: Shared,
+    request: HttpRequest,
+    id: web::Path<String>,
+    mut payload: web::Payload,
+) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    let fields = body::fields(&app, &request, &mut payload).await?;
+    let context = write_context(&app, &request, &principal);
+    let wanted = id.into_inner();
+    let key = app.hub.blocking(move |hub| hub.keys().change(&wanted, fields, context)).await?;
+    Ok(json(StatusCode::OK, &key.to_json()))
+}
+
 /// `DELETE /v1/admin/keys/{id}`
 pub(crate) async fn revoke_key(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
     authorize(&app, &request, Scope::Manage)?;
@@ -120,6 +135,20 @@ pub(crate) async fn command_breaker(app: Shared, request: HttpRequest, path: web
         other => return Err(Problem::not_found("command of a breaker (reset, open, disable, enable)", other).into()),
     };
     Ok(json(StatusCode::OK, &app.hub.command_breaker(&id, command).await?))
+}
+
+/// `POST /v1/admin/pause`
+pub(crate) async fn pause(app: Shared, request: HttpRequest) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    app.hub.pause(&write_context(&app, &request, &principal));
+    Ok(json(StatusCode::OK, &json!({ "paused": true })))
+}
+
+/// `POST /v1/admin/resume`
+pub(crate) async fn resume(app: Shared, request: HttpRequest) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    app.hub.resume(&write_context(&app, &request, &principal));
+    Ok(json(StatusCode::OK, &json!({ "paused": false })))
 }
 
 /// `POST /v1/admin/faults/{fault}`: only when `faults.enabled` is set.

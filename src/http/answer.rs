@@ -1,7 +1,7 @@
 //! How answers are written: JSON, and problem+json for every refusal (RFC 9457).
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde_json::Value;
 
@@ -67,9 +67,13 @@ pub(crate) async fn not_found(request: HttpRequest) -> Answer {
     Err(problem.into())
 }
 
-/// The path exists, the method does not.
-pub(crate) async fn method_not_allowed(request: HttpRequest) -> Answer {
-    let mut problem = Problem::new(ProblemKind::MethodNotAllowed, "the method is not offered on this path");
-    problem.sent = Some(request.method().to_string());
-    Err(problem.into())
+/// The path exists, the method does not; `allowed` are those that do (RFC 9110, section 15.5.6).
+pub(crate) fn method_not_allowed(method: &Method, allowed: &str) -> HttpResponse {
+    let mut problem = Problem::field("method", format!("one of {allowed}"), method);
+    problem.kind = ProblemKind::MethodNotAllowed;
+    let mut response = Refusal(problem).error_response();
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }

@@ -1,17 +1,20 @@
 //! Who is asking. The public listener takes API keys, the admin listener the admin token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::HttpRequest;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderName};
+use actix_web::{HttpMessage as _, HttpRequest};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{App, Listener};
+use crate::ground::clock::UnixMs;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
 use crate::hub::{Key, Scope};
+use crate::ratelimit::{RateLimit, Taken};
 
 /// Who asks.
 pub(crate) enum Principal {
@@ -30,11 +33,69 @@ impl Principal {
         }
     }
 
+    /// Takes so many requests or events from the key's rate, and notes what is left for the answer's headers.
+    ///
+    /// # Errors
+    /// When they are not there; the problem says when they are.
+    pub(crate) fn charge(&self, app: &App, request: &HttpRequest, count: usize) -> Result<(), Problem> {
+        let Self::Key(key) = self else { return Ok(()) };
+        let now = app.hub.clock().now();
+        let Some((limit, taken)) = key.take(u32::try_from(count).unwrap_or(u32::MAX), now) else { return Ok(()) };
+        request.extensions_mut().insert(RateSpent::of(&limit, &taken, now));
+        if taken.allowed {
+            return Ok(());
+        }
+        app.hub.metrics().rate_limited.with_label_values(&["key"]).inc();
+        let RateLimit { per_second, burst } = limit;
+        let detail = format!("the key may send {per_second} a second, {burst} at once");
+        let wait_s = taken.next_at.since_ms(now).div_ceil(1_000).max(1);
+        Err(Problem::new(ProblemKind::RateLimited, detail).retry_after(wait_s))
+    }
+
+    /// Waits until the key's rate allows so many more: for a stream, which is slowed down and not refused.
+    pub(crate) async fn wait_for(&self, app: &App, count: usize) {
+        let Self::Key(key) = self else { return };
+        let (clock, count) = (app.hub.clock(), u32::try_from(count).unwrap_or(u32::MAX));
+        while let Some((_, taken)) = key.take(count, clock.now()).filter(|(_, taken)| !taken.allowed) {
+            clock.sleep(Duration::from_millis(taken.next_at.since_ms(clock.now()).max(1))).await;
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),
             Self::Key(key) => format!("key:{}", key.record.id),
         }
+    }
+}
+
+/// What a request has left of its key's rate, for the headers of its answer
+/// (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateSpent {
+    burst: u32,
+    window_s: u64,
+    left: u32,
+    full_in_s: u64,
+}
+
+impl RateSpent {
+    fn of(limit: &RateLimit, taken: &Taken, now: UnixMs) -> Self {
+        Self {
+            burst: limit.burst,
+            window_s: ((f64::from(limit.burst) / limit.per_second).ceil() as u64).max(1),
+            left: taken.remaining,
+            full_in_s: taken.full_at.since_ms(now).div_ceil(1_000),
+        }
+    }
+
+    /// The headers, by name.
+    pub(crate) fn headers(self) -> [(HeaderName, String); 2] {
+        let Self { burst, window_s, left, full_in_s } = self;
+        [
+            (HeaderName::from_static("ratelimit-policy"), format!("\"key\";q={burst};w={window_s}")),
+            (HeaderName::from_static("ratelimit"), format!("\"key\";r={left};t={full_in_s}")),
+        ]
     }
 }
 
@@ -66,11 +127,13 @@ pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Resul
             let text = text.ok_or_else(|| refused("send X-API-Key, or Authorization: Bearer with an API key"))?;
             let key = app.hub.keys().find(text, app.hub.clock().now());
             let key = key.ok_or_else(|| refused("the key is not known, has expired or was revoked"))?;
-            if key.record.scopes.contains(&scope) {
-                return Ok(Principal::Key(key));
+            if !key.record.scopes.contains(&scope) {
+                let detail = format!("the key has not the scope `{}`", scope.as_str());
+                return Err(Problem::new(ProblemKind::Forbidden, detail).with("scope", scope.as_str()));
             }
-            let detail = format!("the key has not the scope `{}`", scope.as_str());
-            Err(Problem::new(ProblemKind::Forbidden, detail).with("scope", scope.as_str()))
+            let principal = Principal::Key(key);
+            principal.charge(app, request, 1)?;
+            Ok(principal)
         }
     }
 }

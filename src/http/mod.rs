@@ -5,11 +5,14 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod cloud_events;
 mod dead_letters;
 mod deliveries;
 mod events;
 mod health;
+mod openapi;
 mod params;
+mod schedule;
 mod server;
 mod stream;
 mod table;
@@ -55,6 +58,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Set at the stop: nothing new is taken.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// The OpenAPI document of this listener.
+    pub(crate) openapi: bytes::Bytes,
     /// Answers by status class, 1xx to 5xx.
     pub(crate) answers: [IntCounter; 5],
 }

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle, Service as _};
-use actix_web::{App as WebApp, HttpServer, web};
+use actix_web::http::header::HeaderValue;
+use actix_web::{App as WebApp, HttpMessage as _, HttpServer, web};
 use prometheus::IntCounter;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{App, Listener, routes};
+use super::auth::RateSpent;
+use super::{App, Listener, openapi, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -85,6 +87,7 @@ fn bind(
         admin_token: Sha256::digest(token.expose().as_bytes()).into(),
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
+        openapi: openapi::text(listener, &hub.config().limits),
         answers: counters(hub, listener),
     });
     let server = HttpServer::new(move || {
@@ -97,6 +100,12 @@ fn bind(
                 let answer = service.call(request);
                 async move {
                     let mut answer = answer.await?;
+                    let spent = answer.request().extensions().get::<RateSpent>().copied();
+                    for (name, text) in spent.map(RateSpent::headers).into_iter().flatten() {
+                        if let Ok(value) = HeaderValue::from_str(&text) {
+                            answer.headers_mut().insert(name, value);
+                        }
+                    }
                     let class = usize::from(answer.status().as_u16() / 100).clamp(1, 5) - 1;
                     app.answers[class].inc();
                     if app.stopping.load(Ordering::Relaxed) {

@@ -4,10 +4,13 @@
 //! A new route is one line of [`TABLE`]. Its place does not matter: paths are registered with literal segments before
 //! parameters, so `/v1/events/batch` is never taken for an id.
 
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, stream, webhooks};
+use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, schedule, stream, webhooks};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +57,18 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/readyz"                             => health::readyz;
     Both  GET    "/version"                            => health::version;
     Admin GET    "/metrics"                            => health::metrics;
+    Both  GET    "/v1/openapi.json"                    => openapi::serve;
 
     Both  POST   "/v1/events"                          => events::publish;
     Both  GET    "/v1/events"                          => events::list;
     Both  POST   "/v1/events/batch"                    => events::publish_batch;
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
+    Both  GET    "/v1/events/{id}/explain"             => events::explain;
+
+    Both  GET    "/v1/scheduled"                       => schedule::list;
+    Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
+    Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
@@ -78,6 +87,7 @@ pub(crate) static TABLE: &[Route] = table! {
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;
+    Admin PATCH  "/v1/admin/keys/{id}"                 => admin::change_key;
     Admin DELETE "/v1/admin/keys/{id}"                 => admin::revoke_key;
     Admin GET    "/v1/admin/settings"                  => admin::settings;
     Admin PATCH  "/v1/admin/settings"                  => admin::change_settings;
@@ -87,6 +97,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/pause"                     => admin::pause;
+    Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;
 };
 
@@ -100,11 +112,17 @@ pub(crate) fn register(routes: &[Route], listener: Listener, config: &mut Servic
     let mut rest: Vec<&Route> = routes.iter().filter(|route| route.is_on(listener)).collect();
     rest.sort_by_key(|route| rank(route.path));
     while let Some(path) = rest.first().map(|route| route.path) {
-        let mut resource = web::resource(path).default_service(web::route().to(answer::method_not_allowed));
-        for route in rest.extract_if(.., |route| route.path == path) {
-            resource = resource.route((route.handle)(route.method.clone()));
-        }
-        config.service(resource);
+        let routes: Vec<&Route> = rest.extract_if(.., |route| route.path == path).collect();
+        let allowed: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
+        let allowed: Arc<str> = allowed.join(", ").into();
+        let other = web::route().to(move |request: HttpRequest| {
+            let allowed = Arc::clone(&allowed);
+            async move { answer::method_not_allowed(request.method(), &allowed) }
+        });
+        let resource = web::resource(path).default_service(other);
+        config.service(
+            routes.iter().fold(resource, |resource, route| resource.route((route.handle)(route.method.clone()))),
+        );
     }
 }
 

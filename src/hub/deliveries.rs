@@ -254,7 +254,16 @@ mod tests {
         DeliveryQuery { status: None, due_before: None, due_after: None, after: None, limit: 1_000 };
 
     fn row(state: RowState) -> RowRecord {
-        RowRecord { state, attempts: 2, key: 0, epoch: 1, first_attempt: None, last_attempt: None, last_error: None }
+        RowRecord {
+            state,
+            attempts: 2,
+            key: 0,
+            epoch: 1,
+            first_attempt: None,
+            last_attempt: None,
+            last_error: None,
+            replay: None,
+        }
     }
 
     /// Rows 1 to 20: every fifth is held, every seventh is out, the others are due in threes at a time, later ones sooner.

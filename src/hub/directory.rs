@@ -21,7 +21,7 @@ use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::{Deliverer, DelivererSlot};
-use crate::inbox::spec::{ConsumerSpec, InboxParts, NoticeTaker, Totals};
+use crate::inbox::spec::{ConsumerSpec, HubPause, InboxParts, NoticeTaker, Totals};
 use crate::metrics::Metrics;
 use crate::ratelimit::Bucket;
 use crate::router::{Inboxes, RouterLink};
@@ -44,6 +44,8 @@ pub struct DirectoryParts {
     pub router: RouterLink,
     /// The arbiters that deliver, each with its client.
     pub lanes: Vec<(ArbiterHandle, Outbound)>,
+    /// Whether the whole hub is paused.
+    pub pause: Arc<HubPause>,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -165,12 +167,20 @@ impl Directory {
         Arc::clone(&entry)
     }
 
-    /// Takes a consumer out and ends its actors.
-    pub fn remove(&self, id: &ConsumerId) {
-        if let Some((_, consumer)) = self.consumers.remove(id) {
-            end(consumer.running.lock().take());
-            if let Some(handler) = consumer.handler.lock().take() {
-                handler.hint(Stop);
+    /// Takes a consumer out and ends its actors. Waits until its inbox has ended, so that nothing of it is written after
+    /// its state is forgotten: another consumer may have its name next. One that does not end in time is left to
+    /// supervision.
+    pub async fn remove(&self, id: &ConsumerId) {
+        let Some((_, consumer)) = self.consumers.remove(id) else { return };
+        let running = consumer.running.lock().take();
+        let handler = consumer.handler.lock().take();
+        if let Some(handler) = handler {
+            handler.hint(Stop);
+        }
+        if let Some(inbox) = end(running) {
+            tokio::select! {
+                () = inbox.ended() => {}
+                () = self.parts.clock.sleep(END_LIMIT) => tracing::warn!(consumer = %id, "the inbox does not end"),
             }
         }
     }
@@ -273,6 +283,7 @@ impl Directory {
             consumer: consumer.id.clone(),
             spec: Arc::clone(&consumer.spec),
             totals: Arc::clone(&consumer.totals),
+            pause: Arc::clone(&parts.pause),
             reader: parts.reader.clone(),
             state: Arc::clone(&parts.state),
             ledger: parts.ledger.get()?.clone(),
@@ -291,13 +302,18 @@ impl Directory {
     }
 }
 
-fn end(running: Option<Running>) {
-    let Some(Running { inbox, calling }) = running else { return };
+/// Longest wait for the end of a consumer's inbox.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends the actors; returns the inbox, which may still be at something.
+fn end(running: Option<Running>) -> Option<Handle<InboxActor>> {
+    let Running { inbox, calling } = running?;
     inbox.hint(Stop);
     if let Some((delivery, breaker)) = calling {
         delivery.hint(Stop);
         breaker.hint(Stop);
     }
+    Some(inbox)
 }
 
 impl Inboxes for Directory {

@@ -158,7 +158,7 @@ impl Hub {
         let name = consumer.to_owned();
         let was = self.blocking(move |hub| hub.inner.handler_documents.delete(&name)).await?;
         let consumer = ConsumerId::handler(consumer);
-        self.inner.directory.remove(&consumer);
+        self.inner.directory.remove(&consumer).await;
         self.inner.router.hint(Unsubscribe { consumer });
         Ok(was)
     }

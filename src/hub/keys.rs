@@ -22,6 +22,7 @@ use crate::ground::ids::prefixed;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::ground::random::Random;
 use crate::ground::secret::Secret;
+use crate::ratelimit::{Bucket, RateLimit, Taken};
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Consume, Self::Work, Self::Manage, Self::Read];
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -73,8 +77,14 @@ pub struct KeyRecord {
     /// Not valid from then on.
     #[serde(default)]
     pub expires_at: Option<UnixMs>,
+    /// How many requests and events a second it may send; none for any number.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
     /// How it was made.
     pub created: WriteContext,
+    /// How it was changed last.
+    #[serde(default)]
+    pub updated: Option<WriteContext>,
 }
 
 /// A key in use.
@@ -82,6 +92,8 @@ pub struct KeyRecord {
 pub struct Key {
     /// As it is kept.
     pub record: KeyRecord,
+    /// What is left of its rate.
+    bucket: Mutex<Bucket>,
     last_used_ms: AtomicU64,
     /// What the store has of it.
     saved_ms: AtomicU64,
@@ -97,8 +109,19 @@ pub struct KeyUse {
 }
 
 impl Key {
-    fn new(record: KeyRecord, last_used: UnixMs) -> Self {
-        Self { record, last_used_ms: AtomicU64::new(last_used.0), saved_ms: AtomicU64::new(last_used.0) }
+    fn new(record: KeyRecord, last_used: UnixMs, bucket: Bucket) -> Self {
+        Self {
+            record,
+            bucket: Mutex::new(bucket),
+            last_used_ms: AtomicU64::new(last_used.0),
+            saved_ms: AtomicU64::new(last_used.0),
+        }
+    }
+
+    /// Takes so many requests or events from the key's rate, when it has one: the rate, and what became of the wish.
+    pub fn take(&self, count: u32, now: UnixMs) -> Option<(RateLimit, Taken)> {
+        let limit = self.record.rate_limit?;
+        Some((limit, self.bucket.lock().take(&limit, now, count)))
     }
 
     /// The key as operators see it.
@@ -114,7 +137,10 @@ impl Key {
             "last4": record.last4,
             "created_at": record.created.at.to_rfc3339(),
             "created_by": record.created.to_json(),
+            "updated_at": record.updated.as_ref().map(|updated| updated.at.to_rfc3339()),
+            "updated_by": record.updated.as_ref().map(WriteContext::to_json),
             "expires_at": record.expires_at.map(UnixMs::to_rfc3339),
+            "rate_limit": record.rate_limit,
             "last_used_at": (used > 0).then(|| UnixMs(used).to_rfc3339()),
         })
     }
@@ -126,13 +152,20 @@ const KEYS_MAX: usize = 100_000;
 const USES_WRITTEN_MAX: usize = 1_000;
 
 /// Every key, found by its hash.
-#[derive(Debug)]
 pub struct Keys {
     documents: Documents<KeyRecord>,
     uses: Documents<KeyUse>,
     by_hash: DashMap<[u8; 32], Arc<Key>>,
+    /// Changes of keys take turns, so that none is lost to another.
+    changing: Mutex<()>,
     /// Uses are written by one at a time, so that an older one never follows a newer one.
     saving: Mutex<()>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("keys", &self.by_hash.len()).finish_non_exhaustive()
+    }
 }
 
 fn hash_of(key: &str) -> [u8; 32] {
@@ -155,14 +188,14 @@ impl Keys {
         for (record, _) in documents.list()? {
             let used = last_used.remove(&record.id).unwrap_or_default();
             if let Some(hash) = stored_hash(&record) {
-                by_hash.insert(hash, Arc::new(Key::new(record, used)));
+                by_hash.insert(hash, Arc::new(Key::new(record, used, Bucket::default())));
             }
         }
         // Of keys that were revoked while their use was being written.
         for id in last_used.keys() {
             uses.delete(id)?;
         }
-        Ok(Self { documents, uses, by_hash, saving: Mutex::new(()) })
+        Ok(Self { documents, uses, by_hash, changing: Mutex::new(()), saving: Mutex::new(()) })
     }
 
     /// Writes when keys were last used, of those that were used since the last time. Blocks.
@@ -213,17 +246,8 @@ impl Keys {
         let application = fields.required_text("application", SCOPE_CHARS_MAX)?;
         let org = fields.text("org", SCOPE_CHARS_MAX)?;
         let names = fields.texts("scopes", 16, 16)?;
-        let expires_at = match fields.text("expires_at", 64)? {
-            Some(text) => {
-                let time = UnixMs::parse_rfc3339(&text)
-                    .map_err(|error| Problem::field("expires_at", format!("an RFC 3339 time ({error})"), &text))?;
-                if time <= context.at {
-                    return Err(Problem::field("expires_at", "a time to come", text));
-                }
-                Some(time)
-            }
-            None => None,
-        };
+        let expires_at = expiry(&mut fields, context.at)?;
+        let rate_limit = RateLimit::read(&mut fields, "rate_limit")?;
         fields.finish()?;
         let names = names.filter(|names| !names.is_empty());
         let names =
@@ -251,12 +275,43 @@ impl Keys {
             hash: hex::encode(hash),
             last4: text.last4(),
             expires_at,
+            rate_limit,
             created: context,
+            updated: None,
         };
         self.documents.put(&record.id, &record, None)?;
-        let key = Arc::new(Key::new(record, UnixMs::default()));
+        let key = Arc::new(Key::new(record, UnixMs::default(), Bucket::default()));
         self.by_hash.insert(hash, Arc::clone(&key));
         Ok((key, text))
+    }
+
+    /// Changes the rate limit or the end of a key, at once; null takes either away. Blocks.
+    ///
+    /// # Errors
+    /// When no key has this id, a field does not fit, or the store fails; nothing has changed then.
+    pub fn change(&self, id: &str, mut fields: Fields, context: WriteContext) -> Result<Arc<Key>, Problem> {
+        let _one_at_a_time = self.changing.lock();
+        let found = self.by_hash.iter().find(|entry| entry.value().record.id == id);
+        let found = found.map(|entry| (*entry.key(), Arc::clone(entry.value())));
+        let (hash, before) = found.ok_or_else(|| Problem::not_found("key", id))?;
+        let mut record = before.record.clone();
+        if let Some(value) = fields.sent("rate_limit") {
+            let given = Some(value).filter(|value| !value.is_null());
+            record.rate_limit = given.map(|value| RateLimit::from_json(&value, "rate_limit")).transpose()?;
+        }
+        if fields.has("expires_at") {
+            record.expires_at = expiry(&mut fields, context.at)?;
+        }
+        fields.finish()?;
+        record.updated = Some(context);
+        let revision = self.documents.get(id)?.map(|(_, revision)| revision);
+        // A key that was revoked meanwhile must not come back.
+        let revision = revision.ok_or_else(|| Problem::not_found("key", id))?;
+        self.documents.put(id, &record, Some(revision))?;
+        let used = UnixMs(before.last_used_ms.load(Ordering::Relaxed));
+        let changed = Arc::new(Key::new(record, used, Bucket::default()));
+        self.by_hash.insert(hash, Arc::clone(&changed));
+        Ok(changed)
     }
 
     /// Every key, by id.
@@ -272,6 +327,7 @@ impl Keys {
     /// # Errors
     /// When the store fails; the key is refused all the same until a restart.
     pub fn revoke(&self, id: &str) -> Result<bool, Problem> {
+        let _one_at_a_time = self.changing.lock();
         let hash = self.by_hash.iter().find(|entry| entry.value().record.id == id).map(|entry| *entry.key());
         let Some(hash) = hash else { return Ok(false) };
         self.by_hash.remove(&hash);
@@ -279,6 +335,17 @@ impl Keys {
         self.uses.delete(id)?;
         Ok(was)
     }
+}
+
+/// When a key ends, read from a request.
+fn expiry(fields: &mut Fields, now: UnixMs) -> Result<Option<UnixMs>, Problem> {
+    let Some(text) = fields.text("expires_at", 64)? else { return Ok(None) };
+    let time = UnixMs::parse_rfc3339(&text)
+        .map_err(|error| Problem::field("expires_at", format!("an RFC 3339 time ({error})"), &text))?;
+    if time <= now {
+        return Err(Problem::field("expires_at", "a time to come", text));
+    }
+    Ok(Some(time))
 }
 
 #[cfg(test)]
@@ -292,7 +359,8 @@ mod tests {
 
     fn load(store: &Arc<FakeStore>) -> Keys {
         let registry: Arc<dyn Registry> = Arc::clone(store) as Arc<dyn Registry>;
-        Keys::load(Documents::new(Arc::clone(&registry), "key"), Documents::new(registry, "key-use")).expect("loads")
+        let (documents, uses) = (Documents::new(Arc::clone(&registry), "key"), Documents::new(registry, "key-use"));
+        Keys::load(documents, uses).expect("loads")
     }
 
     fn make(keys: &Keys) -> (Arc<Key>, Secret) {

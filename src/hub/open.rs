@@ -25,11 +25,12 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::Notice;
+use crate::inbox::spec::{HubPause, Notice};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
+use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
@@ -192,9 +193,17 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
+        let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let pause = HubPause::new(config.server.paused);
+        if pause.is_on() {
+            tracing::warn!(
+                "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
+            );
+        }
         let (notices, noticed) = mpsc::unbounded_channel();
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
@@ -203,6 +212,7 @@ impl Hub {
             ledger: OnceLock::new(),
             router: link.clone(),
             lanes,
+            pause: Arc::clone(&pause),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -251,6 +261,21 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
+        let gate = Arc::new(SharedGate::new(config.log.ingest_queue_bytes));
+        let schedule_parts = ScheduleParts {
+            store: engine.clone(),
+            log: Arc::clone(&log),
+            book: Arc::clone(&book),
+            intake: Arc::clone(&intake),
+            gate: Arc::clone(&gate),
+            settings: settings.live(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            turn: Arc::default(),
+        };
+        let schedule =
+            supervise(&threads.core, ActorKind::Schedule, &health, move || ScheduleActor::new(schedule_parts.clone()));
+
         let indexer_parts = IndexerParts {
             log: Arc::clone(&log),
             index: engine.clone(),
@@ -290,7 +315,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: SharedGate::new(config.log.ingest_queue_bytes),
+            gate,
             config,
             clock,
             random,
@@ -299,8 +324,11 @@ impl Hub {
             health,
             tail,
             finder,
+            book,
+            schedule,
             indexer,
             ledger,
+            pause,
             outbox,
             intake,
             router,

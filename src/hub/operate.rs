@@ -107,6 +107,7 @@ impl Hub {
         match name {
             "panic-outbox" => inner.outbox.hint(PanicNow),
             "panic-router" => inner.router.hint(PanicNow),
+            "panic-schedule" => inner.schedule.hint(PanicNow),
             "panic-indexer" => inner.indexer.hint(PanicNow),
             "panic-consumers" => {
                 let consumers = inner.directory.consumers();

@@ -62,6 +62,9 @@ impl Webhooks {
     pub(super) fn load(documents: Documents<WebhookRecord>) -> Result<Self, Problem> {
         let by_id = DashMap::new();
         for (record, revision) in documents.list()? {
+            if let Some(mistake) = record.settings.filter.mistake() {
+                tracing::warn!(webhook = %record.id, %mistake, "the webhook's filter does not compile any more; it matches nothing");
+            }
             by_id.insert(record.id.clone(), Stored { record: Arc::new(record), revision });
         }
         Ok(Self { documents, by_id, changing: parking_lot::Mutex::new(()) })
@@ -410,7 +413,7 @@ impl Hub {
         })
         .await?;
         let consumer = ConsumerId::new(id);
-        self.inner.directory.remove(&consumer);
+        self.inner.directory.remove(&consumer).await;
         self.inner.router.hint(Unsubscribe { consumer });
         Ok(())
     }

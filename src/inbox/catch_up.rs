@@ -179,7 +179,7 @@ mod tests {
                 ..EventMeta::default()
             };
             let body = Bytes::from_static(b"{}");
-            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n) };
+            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n), deliver_at: None };
             let unit = AppendUnit { events: vec![Prepared::new(draft).expect("prepares")], atomic: false };
             store.append(vec![unit]).expect("appends");
         }

@@ -245,6 +245,7 @@ mod tests {
             first_attempt: None,
             last_attempt: None,
             last_error: None,
+            replay: None,
         };
         vec![StateOp::PutRow(consumer(), Seq(seq), row)]
     }

@@ -12,7 +12,8 @@ use crate::event::envelope::Event;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq};
 use crate::retry::AttemptResult;
-use crate::store::Position;
+use crate::store::records::ReplayMark;
+use crate::store::{DeadLetterRecord, Position, RowRecord};
 
 /// Router → inbox: events that match, in order. The permit bounds what waits in the mailbox.
 #[derive(Debug, Message)]
@@ -230,6 +231,60 @@ pub struct Quiesce;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), crate::store::StoreError>")]
 pub struct Publish;
+
+/// One event that a replay asks for.
+#[derive(Clone, Debug)]
+pub struct ReplayItem {
+    /// The event.
+    pub seq: Seq,
+    /// Its lane, by [`super::actor::lane_key`].
+    pub key: u64,
+    /// What asks for it.
+    pub mark: ReplayMark,
+    /// Its dead letter as it is when closed; written together with the row.
+    pub letter: Option<Box<DeadLetterRecord>>,
+}
+
+/// Job or operator → inbox: give these out again, in this order. Answered when the rows can be read from the store, so
+/// that whatever is synced after the answer carries them.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<ReplayAnswer>, crate::store::StoreError>")]
+pub struct Replay {
+    /// The events.
+    pub items: Vec<ReplayItem>,
+}
+
+/// What became of one event of a [`Replay`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayAnswer {
+    /// It is given out again.
+    Taken,
+    /// It is unsettled and is given out anyway.
+    UnderWay,
+    /// No room: neither this one nor any after it was taken. Ask again later.
+    Full,
+}
+
+/// Job or operator → inbox: try these failed events now. Answered as [`Replay`] is.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<HastenAnswer>, crate::store::StoreError>")]
+pub struct Hasten {
+    /// The events with their rows, as the store has them.
+    pub rows: Vec<(Seq, RowRecord)>,
+}
+
+/// What became of one event of a [`Hasten`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HastenAnswer {
+    /// It is due now.
+    Due,
+    /// It is out.
+    InFlight,
+    /// It waits for its turn only.
+    Pending,
+    /// It is settled.
+    Settled,
+}
 
 /// Anyone → inbox: where do these events stand?
 #[derive(Clone, Debug, Message)]

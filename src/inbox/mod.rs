@@ -14,6 +14,7 @@
 //! - `IN-4` The window, the rows and the settled ranges are bounded; when one is full, the cursor waits: the log is
 //!   the queue.
 //! - `IN-5` Rows are committed before a position that passes them, in one ordered stream of commits.
+//! - `RP-1` to `RP-5`: what is given out again by a replay goes below live events, in lanes of its own (see `state`).
 //!
 //! After a crash: positions and rows as of some moment before it; what was settled after that moment may be delivered
 //! again, nothing else.

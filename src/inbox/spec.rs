@@ -1,7 +1,7 @@
 //! What a consumer has asked for, and what its inbox works with.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -75,6 +75,30 @@ pub struct Totals {
     pub gaps: AtomicU64,
 }
 
+/// Whether the whole hub is paused (OPS-2). Set before the first inbox is made, and looked at by every inbox in every
+/// turn: no order of start-up lets a delivery slip out. What is out when it is set is finished.
+#[derive(Debug)]
+pub struct HubPause(AtomicBool);
+
+impl HubPause {
+    /// As the hub is to start.
+    #[must_use]
+    pub fn new(on: bool) -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(on)))
+    }
+
+    /// Whether nothing is given out now.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sets it, and says what it was. Inboxes that run must be told to look.
+    pub fn set(&self, on: bool) -> bool {
+        self.0.swap(on, Ordering::AcqRel)
+    }
+}
+
 /// What the hub must do about a consumer besides its own inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -94,6 +118,8 @@ pub struct InboxParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Its totals.
     pub totals: Arc<Totals>,
+    /// Whether the whole hub is paused.
+    pub pause: Arc<HubPause>,
     /// Reads the log.
     pub reader: LogReader,
     /// Rows at the start.

@@ -11,6 +11,7 @@ use serde_json::Value;
 pub use bucket::{Bucket, Taken};
 
 use crate::ground::error::Problem;
+use crate::ground::fields::Fields;
 
 /// Fewest tokens a second: one in about a quarter of an hour.
 pub const PER_SECOND_MIN: f64 = 0.001;
@@ -44,6 +45,14 @@ impl RateLimit {
             _ => return None,
         };
         Some(Self { per_second, burst })
+    }
+
+    /// Reads the field `name`; absent and null are none.
+    ///
+    /// # Errors
+    /// As [`RateLimit::from_json`].
+    pub fn read(fields: &mut Fields, name: &'static str) -> Result<Option<Self>, Problem> {
+        fields.take(name).map(|value| Self::from_json(&value, name)).transpose()
     }
 
     /// Reads a limit from a client's JSON: a preset's name, or an object with `per_second` and, when it is not that

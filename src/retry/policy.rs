@@ -11,7 +11,7 @@ use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX};
 /// What a `Retry-After` is clamped to, in milliseconds: 24 hours.
 pub const RETRY_AFTER_MS_MAX: u64 = 24 * 3_600_000;
 /// Largest multiplier of an exponential schedule.
-const MULTIPLIER_MAX: f64 = 100.0;
+pub(crate) const MULTIPLIER_MAX: f64 = 100.0;
 
 /// When to try again. Delays are milliseconds; `jitter` is the share (0 to 1) by which a delay varies either way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -26,7 +26,7 @@ use crate::inbox::spec::ConsumerSpec;
 use crate::metrics::Metrics;
 use crate::outbox::{Gate, OutboxActor, Retain, Tail};
 use crate::store::{Checkpoints, ConsumerState, EventLog, Position, ReadLimits, StateOp, StoreError};
-use crate::supervise::Handle;
+use crate::supervise::{Handle, Stop};
 
 /// Events matched in one turn before other messages are looked at.
 const TURN_EVENTS: usize = 256;
@@ -522,7 +522,11 @@ impl Handler<Unsubscribe> for RouterActor {
             self.drain.done(slot);
             self.go_on_draining();
             self.index.remove(slot);
-            self.slots[slot as usize] = None;
+            let inbox = self.slots[slot as usize].take().and_then(|subscriber| subscriber.inbox);
+            // One that was between two lives when its consumer was removed has not been told.
+            if let Some(inbox) = inbox {
+                inbox.hint(Stop);
+            }
             self.free.push(slot);
         }
         self.session.commit(vec![StateOp::DropConsumer(consumer)]);

@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::event::envelope::Event;
+use crate::event::filter::subject::Subject;
 use crate::event::filter::{Decision, EventFilter, TypePattern};
 
 /// A subscription in one place of the index.
@@ -55,11 +56,11 @@ impl<K: Copy + Eq> Table<K> {
         }
     }
 
-    fn matches(&self, event: &Event, out: &mut Vec<K>) {
-        let event_type = event.meta.event_type.as_str();
+    fn matches(&self, subject: &Subject<'_>, out: &mut Vec<K>) {
+        let event_type = subject.event.meta.event_type.as_str();
         let mut take = |candidates: &[Candidate<K>]| {
             let fits = |candidate: &&Candidate<K>| match &candidate.narrowed_by {
-                Some(filter) => filter.decide(event) == Decision::Match,
+                Some(filter) => filter.decide_on(subject) == Decision::Match,
                 None => true,
             };
             out.extend(candidates.iter().filter(fits).map(|candidate| candidate.key));
@@ -131,7 +132,10 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
     pub fn insert(&mut self, key: K, filter: &EventFilter) {
         self.remove(key);
         let filter = Arc::new(filter.clone());
-        let narrow = filter.channel.is_some() || filter.facility.is_some() || filter.service.is_some();
+        let narrow = filter.channel.is_some()
+            || filter.facility.is_some()
+            || filter.service.is_some()
+            || filter.expression.is_some();
         let table = match &filter.org {
             Some(org) => self.by_org.entry(org.clone()).or_default(),
             None => &mut self.every_org,
@@ -156,12 +160,14 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
         }
     }
 
-    /// Appends the subscriptions that the event matches, each once, in no particular order.
+    /// Appends the subscriptions that the event matches, each once, in no particular order. What their expressions look
+    /// at is parsed once for all of them.
     pub fn matches(&self, event: &Event, out: &mut Vec<K>) {
+        let subject = Subject::new(event);
         if let Some(table) = self.by_org.get(&event.meta.org) {
-            table.matches(event, out);
+            table.matches(&subject, out);
         }
-        self.every_org.matches(event, out);
+        self.every_org.matches(&subject, out);
     }
 }
 
@@ -266,6 +272,7 @@ mod tests {
                 channel,
                 facility,
                 service,
+                expression: None,
             },
         )
     }

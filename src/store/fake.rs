@@ -10,11 +10,12 @@ use super::log_record::Prepared;
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
-    Durability, EventLog, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord, SegmentInfo,
-    StateOp, StoreError,
+    Durability, EventLog, Expired, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord,
+    ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
+use crate::ground::clock::UnixMs;
 use crate::ground::ids::{ConsumerId, Seq};
 
 /// What a planned failure does.
@@ -37,6 +38,7 @@ pub(crate) enum Call {
     Rows,
     Put,
     PutRow,
+    Schedule,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +56,7 @@ struct Content {
     dead: BTreeMap<String, DeadLetterRecord>,
     documents: BTreeMap<(String, String), Document>,
     index: BTreeMap<IndexRow, Vec<u8>>,
+    scheduled: BTreeMap<ScheduleKey, ScheduledRecord>,
 }
 
 #[derive(Default)]
@@ -377,22 +380,46 @@ impl ConsumerState for FakeStore {
         })
     }
 
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError> {
+        self.look(|content| {
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for (_, dead) in content.dead.iter().filter(|(id, _)| id.as_str() > after) {
+                bytes += dead.weight();
+                out.push(dead.clone());
+                if out.len() >= limit || bytes >= bytes_max {
+                    break;
+                }
+            }
+            out
+        })
+    }
+
     fn dead_letter_counts(&self) -> Result<Vec<(ConsumerId, u64)>, StoreError> {
         self.look(|content| {
             let mut counts: BTreeMap<ConsumerId, u64> = BTreeMap::new();
-            for dead in content.dead.values() {
+            for dead in content.dead.values().filter(|dead| dead.closed.is_none()) {
                 *counts.entry(dead.consumer.clone()).or_default() += 1;
             }
             counts.into_iter().collect()
         })
     }
 
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError> {
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError> {
         self.write(Call::Commit, |content| {
             content.attempts.retain(|(_, key), _| key.at_ms >= attempts_before_ms);
-            let before = content.dead.len();
-            content.dead.retain(|_, dead| dead.at.0 >= dead_before_ms);
-            Ok((before - content.dead.len()) as u64)
+            let mut expired = Expired::default();
+            content.dead.retain(|_, dead| {
+                let stays = dead.at.0 >= dead_before_ms;
+                expired.dead_letters += u64::from(!stays);
+                expired.open += u64::from(!stays && dead.closed.is_none());
+                stays
+            });
+            Ok(expired)
         })
     }
 }
@@ -419,6 +446,48 @@ impl LogIndex for FakeStore {
             content.index.retain(|row, _| row.level != level || row.last() >= before);
             Ok((rows - content.index.len()) as u64)
         })
+    }
+}
+
+impl ScheduleStore for FakeStore {
+    fn put_scheduled(&self, events: &[(ScheduleKey, ScheduledRecord)]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            content.scheduled.extend(events.iter().cloned());
+            Ok(())
+        })
+    }
+
+    fn scheduled_from(
+        &self,
+        from: ScheduleKey,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(ScheduleKey, ScheduledRecord)>, StoreError> {
+        self.look(|content| {
+            let mut held = 0;
+            let mut fits = |record: &ScheduledRecord| {
+                let fits = held < bytes || held == 0;
+                held += record.event.len();
+                fits
+            };
+            let found = content.scheduled.range(from..).take(limit).take_while(|(_, record)| fits(record));
+            found.map(|(key, record)| (*key, record.clone())).collect()
+        })
+    }
+
+    fn scheduled(&self, key: ScheduleKey) -> Result<Option<ScheduledRecord>, StoreError> {
+        self.look(|content| content.scheduled.get(&key).cloned())
+    }
+
+    fn remove_scheduled(&self, keys: &[ScheduleKey]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            content.scheduled.retain(|key, _| !keys.contains(key));
+            Ok(())
+        })
+    }
+
+    fn sweep_schedule(&self, _: UnixMs) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |_| Ok(()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`EventLog`]: the log. Appending an event and its dedup key is atomic; nothing else is assumed atomic with it.
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
+//! - [`ScheduleStore`]: events that wait for their time.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -18,6 +19,7 @@ pub mod log_index;
 pub mod log_record;
 pub mod position;
 pub mod records;
+pub mod schedule;
 pub mod verify;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
+pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -205,7 +208,7 @@ pub enum StateOp {
     DeleteRow(ConsumerId, Seq),
     /// Adds a page of attempt records.
     Attempts(ConsumerId, AttemptPage),
-    /// Adds a dead letter.
+    /// Adds a dead letter, or replaces the one with its id.
     PutDeadLetter(Box<DeadLetterRecord>),
     /// The router's cursor, with the positions of consumers that have something unsettled, and of those who have
     /// nothing unsettled any more.
@@ -237,6 +240,15 @@ pub struct Checkpoints {
     pub router: Option<Seq>,
     /// Consumers with something unsettled.
     pub consumers: Vec<(ConsumerId, Position)>,
+}
+
+/// What [`ConsumerState::expire`] has dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Those of them that nobody had redriven or discarded.
+    pub open: u64,
 }
 
 /// What is kept per consumer.
@@ -301,7 +313,19 @@ pub trait ConsumerState: Send + Sync {
     /// When the engine fails or a record is damaged.
     fn dead_letters(&self, before: Option<&str>, limit: usize) -> Result<Vec<DeadLetterRecord>, StoreError>;
 
-    /// How many dead letters there are. O(n): for start-up and the statistics only.
+    /// Dead letters oldest first, after the id `after` (exclusive): at most `limit`, and no more once `bytes_max` are
+    /// passed.
+    ///
+    /// # Errors
+    /// When the engine fails or a record is damaged.
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError>;
+
+    /// How many open dead letters there are. O(n): for start-up and the statistics only.
     ///
     /// # Errors
     /// When the engine fails.
@@ -311,7 +335,7 @@ pub trait ConsumerState: Send + Sync {
     ///
     /// # Errors
     /// When the engine fails.
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError>;
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError>;
 }
 
 /// A document of the registry.

@@ -3,14 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ground::clock::UnixMs;
+use crate::ground::codec::{self, CodecError};
+use crate::ground::context::WriteContext;
 use crate::ground::ids::{ConsumerId, Seq};
 
-/// Version of [`RowRecord`].
-pub const ROW_VERSION: u8 = 1;
+/// Version of [`RowRecord`]. Version 1 had no `replay`.
+pub const ROW_VERSION: u8 = 2;
 /// Version of [`AttemptPage`].
 pub const ATTEMPTS_VERSION: u8 = 1;
-/// Version of [`DeadLetterRecord`].
-pub const DEAD_LETTER_VERSION: u8 = 1;
+/// Version of [`DeadLetterRecord`]. Version 1 had neither `closed` nor `earlier`.
+pub const DEAD_LETTER_VERSION: u8 = 2;
 /// Version of [`super::Position`].
 pub const POSITION_VERSION: u8 = 1;
 
@@ -43,6 +45,43 @@ pub struct RowRecord {
     pub last_attempt: Option<UnixMs>,
     /// What went wrong last, at most 1,023 characters.
     pub last_error: Option<String>,
+    /// Set when a replay asked for it: it was settled before, or never this consumer's.
+    pub replay: Option<ReplayMark>,
+}
+
+/// What asked for an event to be given out again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayMark {
+    /// The job; none when it was asked for by itself.
+    pub job: Option<String>,
+    /// The dead letter that is given out again; it has the event when the log has dropped it.
+    pub dead_letter: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RowRecordV1 {
+    state: RowState,
+    attempts: u32,
+    key: u64,
+    epoch: u64,
+    first_attempt: Option<UnixMs>,
+    last_attempt: Option<UnixMs>,
+    last_error: Option<String>,
+}
+
+impl RowRecord {
+    /// Reads a record of any version.
+    ///
+    /// # Errors
+    /// When the bytes are no such record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.first() != Some(&1) {
+            return codec::decode(ROW_VERSION, bytes);
+        }
+        let RowRecordV1 { state, attempts, key, epoch, first_attempt, last_attempt, last_error } =
+            codec::decode(1, bytes)?;
+        Ok(Self { state, attempts, key, epoch, first_attempt, last_attempt, last_error, replay: None })
+    }
 }
 
 /// One try of one delivery.
@@ -150,6 +189,87 @@ pub struct DeadLetterRecord {
     pub first_attempt: Option<UnixMs>,
     /// When it was last tried.
     pub last_attempt: Option<UnixMs>,
+    /// None while it is open.
+    pub closed: Option<Closed>,
+    /// The dead letter whose redrive ended in this one.
+    pub earlier: Option<String>,
+}
+
+/// How a dead letter was closed, by whom and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// How.
+    pub how: Closing,
+    /// By whom and when.
+    pub context: WriteContext,
+}
+
+/// The two ways to close a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Closing {
+    /// Its event was given to the consumer again.
+    Redriven {
+        /// The job that did; none when it was redriven by itself.
+        job: Option<String>,
+    },
+    /// Nobody wants it.
+    Discarded {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl DeadLetterRecord {
+    /// Reads a record of any version.
+    ///
+    /// # Errors
+    /// When the bytes are no such record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.first() != Some(&1) {
+            return codec::decode(DEAD_LETTER_VERSION, bytes);
+        }
+        let old: DeadLetterV1 = codec::decode(1, bytes)?;
+        Ok(old.into())
+    }
+
+    /// Bytes it takes in memory, roughly.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        512 + self.event.len()
+    }
+}
+
+macro_rules! first_version {
+    ($($field:ident: $kind:ty,)+) => {
+        #[derive(Deserialize)]
+        struct DeadLetterV1 { $($field: $kind,)+ }
+
+        impl From<DeadLetterV1> for DeadLetterRecord {
+            fn from(old: DeadLetterV1) -> Self {
+                let DeadLetterV1 { $($field,)+ } = old;
+                Self { $($field,)+ closed: None, earlier: None }
+            }
+        }
+    };
+}
+
+first_version! {
+    id: String,
+    at: UnixMs,
+    consumer: ConsumerId,
+    seq: Seq,
+    event_id: String,
+    event_type: String,
+    org: String,
+    correlation_id: Option<String>,
+    event: Vec<u8>,
+    error_message: String,
+    error_kind: String,
+    error_code: Option<u16>,
+    error_detail: String,
+    attempts: u32,
+    first_attempt: Option<UnixMs>,
+    last_attempt: Option<UnixMs>,
 }
 
 #[cfg(test)]
@@ -168,7 +288,10 @@ mod tests {
             first_attempt: Some(UnixMs(1_795_248_000_000)),
             last_attempt: Some(UnixMs(1_795_248_001_000)),
             last_error: Some("status 500".into()),
+            replay: None,
         };
+        let mark = ReplayMark { job: Some("job_1".into()), dead_letter: Some("dlq_1".into()) };
+        let replayed = RowRecord { replay: Some(mark), ..row.clone() };
         let attempt = AttemptRecord {
             seq: Seq(9),
             event_id: "e9".into(),
@@ -198,16 +321,49 @@ mod tests {
             attempts: 10,
             first_attempt: None,
             last_attempt: None,
+            closed: None,
+            earlier: None,
+        };
+        let context = WriteContext { by: "admin".into(), at: UnixMs(1_795_248_000_000), ..WriteContext::default() };
+        let redriven = DeadLetterRecord {
+            closed: Some(Closed { how: Closing::Redriven { job: Some("job_1".into()) }, context: context.clone() }),
+            earlier: Some("dlq_0".into()),
+            ..dead.clone()
+        };
+        let discarded = DeadLetterRecord {
+            closed: Some(Closed { how: Closing::Discarded { reason: "a test".into() }, context }),
+            ..dead.clone()
         };
         let position = Position { cursor: Seq(4), ahead: vec![(Seq(6), Seq(8))] };
         let lines = [
             ("row", codec::encode(ROW_VERSION, &row)),
+            ("row of a replay", codec::encode(ROW_VERSION, &replayed)),
             ("attempts", codec::encode(ATTEMPTS_VERSION, &AttemptPage { attempts: vec![attempt] })),
             ("dead letter", codec::encode(DEAD_LETTER_VERSION, &dead)),
+            ("redriven", codec::encode(DEAD_LETTER_VERSION, &redriven)),
+            ("discarded", codec::encode(DEAD_LETTER_VERSION, &discarded)),
             ("position", codec::encode(POSITION_VERSION, &position)),
         ]
         .map(|(name, bytes)| format!("{name}: {}", hex::encode(bytes.expect("encodes"))));
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    /// What version 1 wrote of the first row and the first dead letter above.
+    const ROW_V1: &str =
+        "013835a89a00fd889f1efda1010000024d0301fd008c1efda101000001fde88f1efda1010000010a73746174757320353030";
+    const DEAD_LETTER_V1: &str = "01c62f98ca05646c715f31fd008c1efda10100000577686b5f310902653903612e620461636d6500027b7d0a737461747573203530300673746174757301fbf401046f6f70730a0000";
+
+    #[test]
+    fn records_of_the_first_version_are_still_read() {
+        let row = RowRecord::decode(&hex::decode(ROW_V1).expect("hex")).expect("reads");
+        assert_eq!((row.attempts, row.key, row.epoch, row.replay), (2, 77, 3, None));
+        assert_eq!(row.last_error.as_deref(), Some("status 500"));
+        let dead = DeadLetterRecord::decode(&hex::decode(DEAD_LETTER_V1).expect("hex")).expect("reads");
+        assert_eq!((dead.id.as_str(), dead.seq, dead.event.as_slice()), ("dlq_1", Seq(9), b"{}".as_slice()));
+        assert_eq!((dead.closed, dead.earlier), (None, None));
+        let mut damaged = hex::decode(ROW_V1).expect("hex");
+        damaged[7] ^= 1;
+        assert!(RowRecord::decode(&damaged).is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use actix::{Actor, ArbiterHandle, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 pub use health::{ActorKind, Health, RestartBudget};
 
@@ -45,6 +46,7 @@ pub struct Gone;
 struct Slot<A: Actor> {
     sender: ArcSwap<AddressSender<A>>,
     stopped: AtomicBool,
+    has_ended: Notify,
     /// Whether the next end of the actor is a new beginning. Held while a mailbox is told of it or replaced, so that the
     /// wish and the mailbox that knows of it belong to the same life.
     rebuild: Mutex<bool>,
@@ -130,6 +132,16 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         self.0.stopped.load(Ordering::Acquire)
     }
 
+    /// Ends when the actor has stopped for good.
+    pub async fn ended(&self) {
+        let mut ended = std::pin::pin!(self.0.has_ended.notified());
+        // Told of an end from here on, also when it comes between the look and the wait.
+        ended.as_mut().enable();
+        if !self.has_stopped() {
+            ended.await;
+        }
+    }
+
     /// Whether the mailbox is open now.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -147,6 +159,7 @@ where
     let handle = Handle(Arc::new(Slot {
         sender: ArcSwap::from_pointee(sender),
         stopped: AtomicBool::new(false),
+        has_ended: Notify::new(),
         rebuild: Mutex::new(false),
     }));
     let (kept, health) = (handle.clone(), Arc::clone(health));
@@ -190,6 +203,7 @@ async fn run<A, F>(
         receiver = fresh;
     }
     handle.0.stopped.store(true, Ordering::Release);
+    handle.0.has_ended.notify_waiters();
     health.stopped(kind);
 }
 

@@ -15,13 +15,13 @@ use crate::ground::error::Problem;
 use crate::ground::secret::Secret;
 
 /// Longest token or secret, in characters.
-const SECRET_CHARS_MAX: usize = 4_096;
+pub const SECRET_CHARS_MAX: usize = 4_096;
 /// Longest user name, client id, scope or audience, in characters.
-const NAME_CHARS_MAX: usize = 512;
+pub const NAME_CHARS_MAX: usize = 512;
 /// Largest certificate chain, in bytes of PEM.
-const CERTIFICATE_BYTES_MAX: usize = 64 << 10;
+pub const CERTIFICATE_BYTES_MAX: usize = 64 << 10;
 /// Largest private key, in bytes of PEM.
-const KEY_BYTES_MAX: usize = 16 << 10;
+pub const KEY_BYTES_MAX: usize = 16 << 10;
 /// The kinds, for refusals.
 const KINDS: &str = "bearer, basic, oauth2, mtls";
 

@@ -25,7 +25,7 @@ pub const FORMATS: &str = "standard, cloudevents, cloudevents_binary, raw, templ
 /// What a template's body is unless it says otherwise.
 const CONTENT_TYPE_DEFAULT: &str = "application/json";
 /// Longest content type, in characters.
-const CONTENT_TYPE_CHARS_MAX: usize = 127;
+pub const CONTENT_TYPE_CHARS_MAX: usize = 127;
 
 /// In which form an event is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,15 +24,17 @@ use crate::ratelimit::RateLimit;
 use crate::retry::RetryPolicy;
 
 /// Largest URL, in characters.
-const URL_CHARS_MAX: usize = 2_048;
+pub(crate) const URL_CHARS_MAX: usize = 2_048;
 /// Most headers of a webhook.
-const HEADERS_MAX: usize = 20;
+pub(crate) const HEADERS_MAX: usize = 20;
 /// Largest header value, in characters.
-const HEADER_CHARS_MAX: usize = 1_024;
+pub(crate) const HEADER_CHARS_MAX: usize = 1_024;
+/// Largest description, in characters.
+pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
 /// The modes of signing.
-const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
+pub const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
 /// How long both secrets of a rotation sign unless it says otherwise, in milliseconds: 24 hours.
 pub const OVERLAP_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// Longest overlap of a rotation, in milliseconds: 7 days.
@@ -210,6 +212,8 @@ impl WebhookRecord {
             "channel": filter.channel,
             "facility": filter.facility,
             "service": filter.service,
+            "filter": filter.expression,
+            "filter_error": filter.mistake().map(ToString::to_string),
             "ordering": ordering,
             "format": format,
             "template": template,
@@ -326,7 +330,7 @@ fn shared(
             settings.breaker = Some(BreakerSettings::from_json(&sent, base, "breaker")?);
         }
     }
-    if let Some(description) = fields.text("description", 500)? {
+    if let Some(description) = fields.text("description", DESCRIPTION_CHARS_MAX)? {
         settings.description = Some(description);
     }
     Ok(())

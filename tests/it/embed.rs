@@ -464,3 +464,26 @@ async fn handlers_get_everything_while_actors_panic_under_load() {
     assert_eq!(sample(&metrics, "tidegate_dead_letters", &[]), Some(0.0));
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn a_consumer_that_was_forgotten_leaves_nothing_to_the_next_of_its_name() {
+    let dir = directory();
+    let (first, second) = (Calls::default(), Calls::default());
+    let clock = ManualClock::starting_at(START);
+    let hub = open(dir.path(), clock.clone(), |_| {}).await;
+    for round in 0..20 {
+        subscribe(&hub, "order.*", "ledger", &first, |_| Err(HandlerError::retry("not now"))).await;
+        let id = format!("old-{round}");
+        publish(&hub, "order.paid", &id).await;
+        first.wait(&id, &[1]).await;
+        // Its failure may be on its way to the store at this moment.
+        assert!(hub.forget_handler("ledger").await.unwrap());
+    }
+    assert!(!hub.forget_handler("ledger").await.unwrap());
+    subscribe(&hub, "order.*", "ledger", &second, well).await;
+    clock.advance(Duration::from_secs(60));
+    publish(&hub, "order.paid", "new").await;
+    second.wait("new", &[1]).await;
+    assert_eq!(second.ids(), ["new"]);
+    hub.stop().await;
+}

@@ -12,7 +12,11 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("POST", "/v1/events".to_owned(), new_event.clone()),
         ("POST", "/v1/events/batch?atomic=true".to_owned(), json!([new_event])),
         ("GET", format!("/v1/events/{event}"), Value::Null),
+        ("GET", format!("/v1/events/{event}/explain"), Value::Null),
         ("GET", "/v1/events".to_owned(), Value::Null),
+        ("GET", "/v1/scheduled".to_owned(), Value::Null),
+        ("GET", "/v1/scheduled/acme-later".to_owned(), Value::Null),
+        ("DELETE", "/v1/scheduled/acme-later".to_owned(), Value::Null),
         ("POST", "/v1/webhooks".to_owned(), new_webhook),
         ("GET", "/v1/webhooks".to_owned(), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}"), Value::Null),
@@ -58,6 +62,7 @@ async fn scene() -> Scene {
     let made = json!({"url": receiver.url("/acme"), "org": "acme", "event_types": ["a.*"], "retry": retry(&[50])});
     let webhook = acme.webhook(&made).await["id"].as_str().unwrap().to_owned();
     let event = acme.publish(&json!({"id": "acme-1", "type": "a.b", "data": {"private": true}})).await;
+    acme.publish(&json!({"id": "acme-later", "type": "a.b", "delay": "7d", "data": {"private": true}})).await;
     let letters = acme.wait_dead_letters(&webhook, 1).await;
     let letter = letters[0]["id"].as_str().unwrap().to_owned();
     Scene { hub, receiver, acme, event, webhook, letter }
@@ -93,14 +98,17 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        if method == "GET" && matches!(path.as_str(), "/v1/events" | "/v1/webhooks" | "/v1/dead-letters") {
+        if method == "GET"
+            && matches!(path.as_str(), "/v1/events" | "/v1/scheduled" | "/v1/webhooks" | "/v1/dead-letters")
+        {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
         }
         assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
         assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
     }
-    for path in ["/v1/events?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"] {
+    for path in ["/v1/events?org=acme", "/v1/scheduled?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"]
+    {
         let answer = globex.get(path).await;
         if answer.status == 200 {
             assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");
@@ -111,6 +119,7 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let kept = scene.acme.get(&format!("/v1/webhooks/{}", scene.webhook)).await.expect(200).json();
     assert_eq!(kept["status"], "active", "{kept}");
     assert_eq!(kept["event_types"], json!(["a.*"]), "{kept}");
+    scene.acme.get("/v1/scheduled/acme-later").await.expect(200);
     // Only the first delivery ever came: no test-send by a stranger.
     assert_eq!(scene.receiver.on("/acme").len(), 1);
 }

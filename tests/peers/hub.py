@@ -33,14 +33,17 @@ class Api:
 
     def call(self, method, path, body=None, content_type="application/json"):
         """Status and body's bytes."""
+        if body is None:
+            return self.send(method, path, {})
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.send(method, path, {"content-type": content_type}, body)
+
+    def send(self, method, path, headers, body=None):
+        """Status and body's bytes of a request with headers of its own."""
         if self.connection is None:
             self.connection = http.client.HTTPConnection(self.address, timeout=60)
-        headers = dict(self.headers)
-        if body is not None:
-            headers["content-type"] = content_type
-            body = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            self.connection.request(method, path, body, headers)
+            self.connection.request(method, path, body, {**self.headers, **headers})
             response = self.connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException):

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::expression::Expression;
 use super::{EventFilter, TypePattern};
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
@@ -11,8 +12,8 @@ use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 /// Most patterns of a filter.
 pub const EVENT_TYPES_MAX: usize = 100;
 
-/// Takes `event_types`, `channel`, `facility` and `service` out of the fields, and sets those that were sent; null takes
-/// a scope away. The org is not read here: who may name which is another question.
+/// Takes `event_types`, `channel`, `facility`, `service` and `filter` out of the fields, and sets those that were sent; null takes
+/// a scope or the expression away. The org is not read here: who may name which is another question.
 ///
 /// # Errors
 /// When a field does not fit.
@@ -23,6 +24,12 @@ pub fn read_clauses(fields: &mut Fields, filter: &mut EventFilter) -> Result<(),
     scope(fields, "channel", &mut filter.channel)?;
     scope(fields, "facility", &mut filter.facility)?;
     scope(fields, "service", &mut filter.service)?;
+    match fields.sent("filter") {
+        None => {}
+        Some(Value::Null) => filter.expression = None,
+        Some(Value::String(text)) => filter.expression = Some(Expression::parse(&text)?),
+        Some(other) => return Err(Problem::field("filter", "an expression, as a text", other)),
+    }
     Ok(())
 }
 

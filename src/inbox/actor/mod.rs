@@ -6,12 +6,16 @@
 //!
 //! - `reading`: where events come from: offers, the log, attaching and detaching
 //! - `settling`: where they go: claims given out, answers, dead letters, attempt pages
+//! - `replaying`: events given out again because somebody asked
 //! - `reporting`: what is told: positions, the next wake, the end of an idle inbox
 //! - here: the start, one turn, a handler for each message
 
 mod reading;
+mod replaying;
 mod reporting;
 mod settling;
+
+pub use replaying::lane_key;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -147,11 +151,20 @@ impl InboxActor {
         self.turn(ctx);
     }
 
+    /// Looked at in every turn, so that a pause holds whenever an inbox was made, and whoever told it what.
+    fn heed_hub_pause(&mut self) {
+        let paused = self.parts.pause.is_on();
+        if let Some(state) = self.state.as_mut() {
+            state.set_hub_paused(paused);
+        }
+    }
+
     /// One turn: take in what fits, read on, give out what can be given out, plan when to look again.
     fn turn(&mut self, ctx: &mut Context<Self>) {
         if self.state.is_none() {
             return;
         }
+        self.heed_hub_pause();
         self.rest_if_held();
         self.fill(ctx);
         self.expire_leases();

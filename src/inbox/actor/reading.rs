@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering as Atomic;
 
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
-use super::{InboxActor, START_PAUSE};
+use super::{InboxActor, START_PAUSE, lane_key};
 use crate::event::envelope::Event;
-use crate::ground::hash::stable_hash;
 use crate::ground::ids::Seq;
 use crate::inbox::catch_up::Chunk;
 use crate::inbox::state::{Hold, InboxState, Offered, RowChange};
@@ -67,7 +66,7 @@ impl InboxActor {
         let now = self.now();
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
-            Some(Hold::Paused) => true,
+            Some(Hold::HubPaused | Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
             Some(Hold::RateLimited { .. }) | None => false,
         };
@@ -86,7 +85,7 @@ impl InboxActor {
 
     fn is_held(&self) -> bool {
         match self.state.as_ref().and_then(|state| state.hold(self.now())) {
-            Some(Hold::Paused | Hold::Suspended { .. }) => true,
+            Some(Hold::HubPaused | Hold::Paused | Hold::Suspended { .. }) => true,
             // It goes on all the time, only slowly: the window is kept full.
             Some(Hold::RateLimited { .. }) | None => false,
         }
@@ -134,7 +133,10 @@ impl InboxActor {
         let mut parked = false;
         while let Some(event) = self.pending.front() {
             match state.offer(event.seq, lane_key(event), event.weight()) {
-                Offered::Taken => {
+                taken @ (Offered::Taken | Offered::TakenOver(_)) => {
+                    if let Offered::TakenOver(change) = taken {
+                        rows.push(change);
+                    }
                     self.bodies.insert(event.seq, Arc::clone(event));
                     self.pending.pop_front();
                 }
@@ -249,13 +251,5 @@ impl InboxActor {
                 }
             }
         }));
-    }
-}
-
-/// Hash of the event's ordering key; events without one each have their own. Rows hold it.
-fn lane_key(event: &Event) -> u64 {
-    match &event.meta.ordering_key {
-        Some(key) => stable_hash(&[&event.meta.org, key]),
-        None => event.seq.0 ^ (1 << 63),
     }
 }

@@ -8,6 +8,7 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::InboxActor;
 use super::reading::SHED_REST_MS;
+use super::replaying::Fetcher;
 use crate::event::envelope::Event;
 use crate::event::render;
 use crate::ground::clock::UnixMs;
@@ -107,9 +108,14 @@ impl InboxActor {
 
     /// Reads the events of claims whose body is not in memory (exception rows), then gives them out.
     fn fetch(&mut self, claims: Vec<Claim>, ctx: &mut Context<Self>) {
-        let reader = self.parts.reader.clone();
-        let seqs = claims.iter().map(|claim| claim.seq).collect();
-        let fetched = async move { reader.fetch(seqs).await };
+        let letter_of = |claim: &Claim| self.state.as_ref()?.dead_letter_of(claim.seq).map(str::to_owned);
+        let wanted = claims.iter().map(|claim| (claim.seq, letter_of(claim))).collect();
+        let fetcher = Fetcher {
+            reader: self.parts.reader.clone(),
+            state: Arc::clone(&self.parts.state),
+            random: Arc::clone(&self.parts.random),
+        };
+        let fetched = fetcher.fetch(wanted);
         ctx.spawn(fetched.into_actor(self).map(move |fetched, inbox, ctx| match fetched {
             Ok(events) => inbox.fetched(claims, events, ctx),
             Err(error) => {
@@ -304,6 +310,8 @@ impl InboxActor {
             attempts: record.attempt,
             first_attempt: first_attempt.or(Some(record.at)),
             last_attempt: Some(record.at),
+            closed: None,
+            earlier: self.state.as_ref().and_then(|state| state.dead_letter_of(event.seq)).map(str::to_owned),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Claims: events given out, answered, given out again, put aside (IN-2).
 
 use super::item::Phase;
+use super::replay::Lane;
 use super::{Claim, Illegal, InboxState, Ordering, RowChange, Settlement};
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq};
 use crate::store::records::RowState;
 
 impl InboxState {
-    /// Gives out what can be given out, oldest first. A lane has one event out at a time.
+    /// Gives out what can be given out, oldest first, replayed events below live ones. A lane has one event out at a time.
     pub fn claim(&mut self, now: UnixMs) -> Vec<Claim> {
         self.claim_most(now, usize::MAX)
     }
@@ -22,11 +23,10 @@ impl InboxState {
         self.suspended_until = None;
         self.throttled_until = None;
         let limit = self.ramp.map_or(self.rules.concurrency, |ramp| ramp.min(self.rules.concurrency)).max(1);
+        // One at a time means live and replayed events together.
+        let limit = if self.rules.ordering == Ordering::Strict { 1 } else { limit };
         while self.in_flight < limit && claims.len() < most {
-            // A row from before a restart waits until reading has come to its place: only then is it known what lies
-            // before it, and it cannot be taken for a new event later.
-            let Some(seq) = self.lanes.oldest_runnable().filter(|seq| *seq <= self.seen()) else { break };
-            self.lanes.take(seq);
+            let Some(seq) = self.next_claim(limit) else { break };
             let epoch = Epoch(self.next_epoch);
             let lease_until = now.plus_ms(self.rules.lease_ms);
             let Some(item) = self.items.get_mut(&seq) else { continue };
@@ -48,8 +48,8 @@ impl InboxState {
             self.due.pop_first();
             let Some(item) = self.items.get_mut(&seq) else { continue };
             item.phase = Phase::Ready;
-            let key = item.key;
-            self.refresh(seq, key);
+            let (key, lane) = (item.key, item.lane());
+            self.refresh(seq, key, lane);
         }
     }
 
@@ -66,9 +66,12 @@ impl InboxState {
     ) -> Result<Option<RowChange>, Illegal> {
         let item = self.items.get_mut(&seq).ok_or(Illegal::Unknown(seq))?;
         let lease_until = item.lease_of(seq, epoch)?;
-        let key = item.key;
+        let (key, lane) = (item.key, item.lane());
         self.leases.remove(&(lease_until, seq));
         self.in_flight -= 1;
+        if lane == Lane::Replay {
+            self.replays.answered(key);
+        }
         let change = match settlement {
             Settlement::Processed => {
                 self.ramp = self.ramp.map(|ramp| ramp + 1).filter(|ramp| *ramp < self.rules.concurrency);
@@ -88,7 +91,7 @@ impl InboxState {
                 self.set_aside(seq, RowState::Retry { due_at }, Some(error))
             }
         };
-        self.refresh(seq, key);
+        self.refresh(seq, key, lane);
         Ok(change)
     }
 
@@ -106,17 +109,17 @@ impl InboxState {
     /// Removes a settled item everywhere.
     fn finish(&mut self, seq: Seq) -> Option<RowChange> {
         let item = self.items.remove(&seq)?;
-        self.lanes.leave(seq, item.key);
-        match item.window_bytes {
-            Some(bytes) => {
+        let lane = item.lane();
+        self.lanes_mut(lane).leave(seq, item.key);
+        match (item.window_bytes, lane) {
+            (Some(bytes), _) => {
                 self.progress.close(seq, bytes);
-                None
+                return None;
             }
-            None => {
-                self.rows -= 1;
-                Some(RowChange::Delete(seq))
-            }
+            (None, Lane::Live) => self.rows -= 1,
+            (None, Lane::Replay) => self.replays.rows -= 1,
         }
+        Some(RowChange::Delete(seq))
     }
 
     /// When the window is full of events that wait behind a failing key, puts those aside so that other keys go on.

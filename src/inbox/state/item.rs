@@ -1,9 +1,10 @@
 //! One event in an inbox: the phase it is in, the claim on it, the row it is kept as.
 
+use super::replay::Lane;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{ConsumerId, Epoch, Seq};
 use crate::store::StateOp;
-use crate::store::records::{RowRecord, RowState};
+use crate::store::records::{ReplayMark, RowRecord, RowState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -25,6 +26,8 @@ pub(super) struct Item {
     pub(super) epoch: Epoch,
     pub(super) first_attempt: Option<UnixMs>,
     pub(super) last_attempt: Option<UnixMs>,
+    /// Set when a replay asked for it.
+    pub(super) replay: Option<Box<ReplayMark>>,
 }
 
 impl Item {
@@ -38,17 +41,29 @@ impl Item {
             epoch: Epoch(0),
             first_attempt: None,
             last_attempt: None,
+            replay: None,
         }
+    }
+
+    /// Whether it is kept as it is when reading comes to it: any but a replayed one that is not out.
+    pub(super) fn stays(&self) -> bool {
+        self.lane() == Lane::Live || matches!(self.phase, Phase::InFlight { .. })
+    }
+
+    /// The lanes it goes in.
+    pub(super) fn lane(&self) -> Lane {
+        if self.replay.is_some() { Lane::Replay } else { Lane::Live }
     }
 
     /// An event as its exception row tells of it.
     pub(super) fn from_row(row: RowRecord) -> Self {
-        let RowRecord { state, attempts, key, epoch, first_attempt, last_attempt, last_error: _ } = row;
+        let RowRecord { state, attempts, key, epoch, first_attempt, last_attempt, last_error: _, replay } = row;
+        let replay = replay.map(Box::new);
         let phase = match state {
             RowState::Retry { due_at } => Phase::Waiting { due_at },
             RowState::Held => Phase::Ready,
         };
-        Self { key, window_bytes: None, phase, attempts, epoch: Epoch(epoch), first_attempt, last_attempt }
+        Self { key, window_bytes: None, phase, attempts, epoch: Epoch(epoch), first_attempt, last_attempt, replay }
     }
 
     /// The exception row that keeps this event.
@@ -61,6 +76,7 @@ impl Item {
             first_attempt: self.first_attempt,
             last_attempt: self.last_attempt,
             last_error,
+            replay: self.replay.as_deref().cloned(),
         }
     }
 
@@ -131,7 +147,10 @@ pub enum Standing {
     /// Received, not yet claimed.
     Pending,
     /// Received, waits behind an older event of its key.
-    BehindKey,
+    BehindKey {
+        /// The oldest of that key, which goes first.
+        head: Seq,
+    },
     /// Given out.
     Processing {
         /// Attempts, this one included.

@@ -22,7 +22,8 @@ impl Lanes {
         Self { ordering, waiting: HashMap::new(), runnable: BTreeSet::new() }
     }
 
-    fn lane_of(&self, key: u64) -> Option<u64> {
+    /// The lane of a key; none when no event shares one.
+    pub(super) fn lane_of(&self, key: u64) -> Option<u64> {
         match self.ordering {
             Ordering::None => None,
             Ordering::Key => Some(key),

@@ -5,6 +5,7 @@
 //! - `progress`: what was seen, the window, the settled ranges ahead of the cursor
 //! - `lanes`: which events wait behind which
 //! - `claims`: events given out, answered, put aside
+//! - `replay`: events given out again because a replay asked for it
 //! - here: what comes in, rests, and how the inbox stands
 //!
 //! An event that is open is in the window; one that failed, or waits behind a failure and was put aside, is an
@@ -14,6 +15,7 @@ mod claims;
 mod item;
 mod lanes;
 mod progress;
+mod replay;
 mod rules;
 
 use std::collections::{BTreeSet, HashMap};
@@ -25,15 +27,19 @@ use crate::store::records::RowRecord;
 use item::{Item, Phase};
 use lanes::Lanes;
 use progress::Progress;
+use replay::{Lane, ReplayLane};
 
 pub use item::{Claim, Illegal, RowChange, Settlement, Standing};
+pub use replay::{Hastened, LIVE_PER_REPLAY, REPLAYS_MAX, Replayed};
 pub use rules::{InboxRules, Ordering};
 
 /// What became of an offered event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offered {
     /// It is in the window.
     Taken,
+    /// It is in the window, in place of the row that a replay had made of it.
+    TakenOver(RowChange),
     /// It was known or settled already.
     Known,
     /// The window is full: offer it again later.
@@ -43,6 +49,8 @@ pub enum Offered {
 /// Why nothing is claimed now, for the `explain` answer and the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
+    /// The whole hub is paused: nothing is given out to anyone.
+    HubPaused,
     /// The consumer is paused.
     Paused,
     /// The upstream is resting until then.
@@ -64,8 +72,10 @@ pub struct Counts {
     pub window: usize,
     /// Claims out.
     pub in_flight: usize,
-    /// Exception rows.
+    /// Exception rows, those of replays aside.
     pub rows: usize,
+    /// Rows of replays.
+    pub replays: usize,
     /// Events waiting for their due time.
     pub due: usize,
 }
@@ -78,6 +88,8 @@ pub struct InboxState {
     items: HashMap<Seq, Item>,
     progress: Progress,
     lanes: Lanes,
+    replays: ReplayLane,
+    /// Exception rows of live events.
     rows: usize,
     due: BTreeSet<(UnixMs, Seq)>,
     leases: BTreeSet<(UnixMs, Seq)>,
@@ -87,6 +99,7 @@ pub struct InboxState {
     suspended_until: Option<UnixMs>,
     throttled_until: Option<UnixMs>,
     paused: bool,
+    hub_paused: bool,
 }
 
 impl InboxState {
@@ -104,6 +117,7 @@ impl InboxState {
             items: HashMap::new(),
             progress: Progress::at(position),
             lanes: Lanes::new(rules.ordering),
+            replays: ReplayLane::new(rules.ordering),
             rows: 0,
             due: BTreeSet::new(),
             leases: BTreeSet::new(),
@@ -113,37 +127,39 @@ impl InboxState {
             suspended_until: None,
             throttled_until: None,
             paused,
+            hub_paused: false,
         };
         for (seq, row) in rows {
             state.next_epoch = state.next_epoch.max(row.epoch.saturating_add(1));
-            state.rows += 1;
-            state.insert(seq, Item::from_row(row));
+            let item = Item::from_row(row);
+            match item.lane() {
+                Lane::Live => state.rows += 1,
+                Lane::Replay => state.replays.rows += 1,
+            }
+            state.insert(seq, item);
         }
         state
     }
 
     fn insert(&mut self, seq: Seq, item: Item) {
-        let key = item.key;
+        let (key, lane) = (item.key, item.lane());
         if let Phase::Waiting { due_at } = item.phase {
             self.due.insert((due_at, seq));
         }
         self.items.insert(seq, item);
-        self.lanes.enter(seq, key);
-        self.refresh(seq, key);
+        self.lanes_mut(lane).enter(seq, key);
+        self.refresh(seq, key, lane);
     }
 
     /// Makes the leader of the lane of `seq` runnable when it is ready.
-    fn refresh(&mut self, seq: Seq, key: u64) {
-        let Some(leader) = self.lanes.leader(seq, key) else { return };
-        if self.items.get(&leader).is_some_and(|item| item.phase == Phase::Ready) {
-            self.lanes.release(leader);
+    fn refresh(&mut self, seq: Seq, key: u64, lane: Lane) {
+        if lane == Lane::Replay && self.replays.is_busy(key) {
+            return;
         }
-    }
-
-    /// Whether `seq` is settled or known here already.
-    #[must_use]
-    pub fn knows(&self, seq: Seq) -> bool {
-        self.items.contains_key(&seq) || self.progress.was_settled(seq)
+        let Some(leader) = self.lanes_of(lane).leader(seq, key) else { return };
+        if self.items.get(&leader).is_some_and(|item| item.phase == Phase::Ready) {
+            self.lanes_mut(lane).release(leader);
+        }
     }
 
     /// Takes a matching event into the window. Events come in order; positions at or before [`InboxState::seen`] are
@@ -152,16 +168,17 @@ impl InboxState {
         if seq <= self.seen() {
             return Offered::Known;
         }
-        if self.knows(seq) {
+        if self.progress.was_settled(seq) || self.items.get(&seq).is_some_and(|item| item.stays()) {
             self.progress.pass_known(seq);
             return Offered::Known;
         }
         if !self.has_room(bytes) {
             return Offered::Full;
         }
+        let replaced = self.take_over(seq);
         self.progress.open(seq, bytes);
         self.insert(seq, Item::fresh(key, bytes));
-        Offered::Taken
+        replaced.map_or(Offered::Taken, Offered::TakenOver)
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -196,6 +213,9 @@ impl InboxState {
     /// What keeps this inbox from claiming, if anything does.
     #[must_use]
     pub fn hold(&self, now: UnixMs) -> Option<Hold> {
+        if self.hub_paused {
+            return Some(Hold::HubPaused);
+        }
         if self.paused {
             return Some(Hold::Paused);
         }
@@ -244,7 +264,7 @@ impl InboxState {
             self.lanes.leave(seq, item.key);
             // A row behind it in its lane leads now.
             if let Some(head) = self.lanes.head(item.key) {
-                self.refresh(head, item.key);
+                self.refresh(head, item.key, Lane::Live);
             }
         }
     }
@@ -252,6 +272,11 @@ impl InboxState {
     /// Pauses or resumes claiming. What is out stays out.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Pauses or resumes claiming because the whole hub is paused. What is out stays out.
+    pub fn set_hub_paused(&mut self, paused: bool) {
+        self.hub_paused = paused;
     }
 
     /// Changes the bounds. The ordering of an inbox that holds anything changes for what comes after a restart of it.
@@ -263,7 +288,7 @@ impl InboxState {
     #[must_use]
     pub fn wake_at(&self) -> Option<UnixMs> {
         let lease = self.leases.first().map(|(at, _)| *at);
-        if self.paused {
+        if self.paused || self.hub_paused {
             return lease;
         }
         let due = self.due.first().map(|(at, _)| *at);
@@ -288,7 +313,9 @@ impl InboxState {
     /// The lowest position this inbox may still have to read from the log.
     #[must_use]
     pub fn needed_from(&self) -> Seq {
-        let lowest = self.items.keys().min().copied();
+        // A dead letter has the event with it.
+        let reads_log = |item: &Item| item.replay.as_ref().is_none_or(|mark| mark.dead_letter.is_none());
+        let lowest = self.items.iter().filter(|(_, item)| reads_log(item)).map(|(seq, _)| *seq).min();
         lowest.unwrap_or_else(|| self.seen().next()).min(self.seen().next())
     }
 
@@ -301,14 +328,15 @@ impl InboxState {
     /// Whether an exception row exists.
     #[must_use]
     pub fn has_rows(&self) -> bool {
-        self.rows > 0
+        self.rows + self.replays.rows > 0
     }
 
     /// Counts for the statistics.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let window = self.progress.window_events();
-        Counts { window, in_flight: self.in_flight, rows: self.rows, due: self.due.len() }
+        let Self { in_flight, rows, .. } = *self;
+        Counts { window, in_flight, rows, replays: self.replays.rows, due: self.due.len() }
     }
 
     /// Where one event stands.
@@ -321,8 +349,10 @@ impl InboxState {
         match item.phase {
             Phase::InFlight { .. } => Standing::Processing { attempts: item.attempts + 1 },
             Phase::Waiting { due_at } => Standing::Failed { due_at, attempts: item.attempts },
-            Phase::Ready if self.lanes.head(item.key).is_some_and(|head| head != seq) => Standing::BehindKey,
-            Phase::Ready => Standing::Pending,
+            Phase::Ready => match self.lanes_of(item.lane()).head(item.key).filter(|head| *head != seq) {
+                Some(head) => Standing::BehindKey { head },
+                None => Standing::Pending,
+            },
         }
     }
 }

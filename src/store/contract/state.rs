@@ -1,9 +1,10 @@
 //! What is kept of consumers, and documents.
 
 use super::*;
+use crate::ground::context::WriteContext;
 use crate::ground::ids::ConsumerId;
-use crate::store::records::{AttemptRecord, PageKey};
-use crate::store::{AttemptPage, DeadLetterRecord, Position, StoreError};
+use crate::store::records::{AttemptRecord, Closed, Closing, PageKey};
+use crate::store::{AttemptPage, DeadLetterRecord, Expired, Position, StoreError};
 
 contract!(
     rows_are_kept_per_consumer_and_in_order,
@@ -116,6 +117,8 @@ fn dead_letter(n: u64, bytes: usize) -> DeadLetterRecord {
         attempts: 3,
         first_attempt: None,
         last_attempt: None,
+        closed: None,
+        earlier: None,
     }
 }
 
@@ -133,7 +136,22 @@ fn dead_letters_come_newest_first_and_expire(store: &mut dyn Subject) {
     assert_eq!(store.state().dead_letter("dlq_").expect("reads"), None);
     let counts = store.state().dead_letter_counts().expect("reads");
     assert_eq!(counts, [(ConsumerId::new("whk_a"), 2), (ConsumerId::new("whk_b"), 3)]);
-    assert_eq!(store.state().expire(0, NOW + 3).expect("expires"), 2);
+    let after = |after: &str, limit, bytes| -> Vec<String> {
+        let found = store.state().dead_letters_after(after, limit, bytes).expect("reads");
+        found.into_iter().map(|one| one.id).collect()
+    };
+    assert_eq!(after("", 2, usize::MAX), ["dlq_0001", "dlq_0002"]);
+    assert_eq!(after("dlq_0002", 9, usize::MAX), ["dlq_0003", "dlq_0004", "dlq_0005"]);
+    assert_eq!(after("dlq_0001", 9, 100_000), ["dlq_0002"], "one at least, and none once the bytes are passed");
+    assert!(after("dlq_0005", 9, usize::MAX).is_empty());
+    let context = WriteContext { by: "admin".into(), ..WriteContext::default() };
+    let closed = Some(Closed { how: Closing::Discarded { reason: "known".into() }, context });
+    let discarded = DeadLetterRecord { closed, ..letters[1].clone() };
+    commit(store, vec![StateOp::PutDeadLetter(Box::new(discarded.clone()))]);
+    assert_eq!(store.state().dead_letter("dlq_0002").expect("reads"), Some(discarded));
+    let counts = store.state().dead_letter_counts().expect("reads");
+    assert_eq!(counts, [(ConsumerId::new("whk_a"), 1), (ConsumerId::new("whk_b"), 3)], "open ones");
+    assert_eq!(store.state().expire(0, NOW + 3).expect("expires"), Expired { dead_letters: 2, open: 1 });
     assert_eq!(ids(store, None, 9), ["dlq_0005", "dlq_0004", "dlq_0003"]);
     assert_eq!(store.state().dead_letter("dlq_0004").expect("reads").as_ref(), Some(&letters[3]));
 }

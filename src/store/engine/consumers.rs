@@ -1,19 +1,19 @@
 //! [`ConsumerState`] on the embedded engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sled::transaction::TransactionError;
 use sled::{Batch, Transactional as _, Tree};
 
 use super::{Engine, Inner};
-use crate::ground::codec;
+use crate::ground::codec::{self, CodecError};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::store::log_record::{self, Joiner};
 use crate::store::records::{
     ATTEMPTS_VERSION, AttemptPage, DEAD_LETTER_VERSION, DeadLetterRecord, POSITION_VERSION, PageKey, ROW_VERSION,
     RowRecord,
 };
-use crate::store::{Checkpoints, ConsumerState, Durability, Position, StateOp, StoreError};
+use crate::store::{Checkpoints, ConsumerState, Durability, Expired, Position, StateOp, StoreError};
 
 /// Key of the router's cursor among the checkpoints; consumer ids never start with a NUL.
 const ROUTER_KEY: &[u8] = b"\0router";
@@ -32,6 +32,22 @@ fn attempts_name(start_ms: u64) -> String {
 
 fn rows_name(consumer: &ConsumerId) -> String {
     format!("rows-{consumer}")
+}
+
+/// The trees of exception rows, by consumer. The engine itself can only list the names of all trees, which takes as long
+/// as there are consumers.
+pub(super) struct RowTrees(HashMap<ConsumerId, Tree>);
+
+impl RowTrees {
+    pub(super) fn open(db: &sled::Db) -> Result<Self, StoreError> {
+        let mut trees = HashMap::new();
+        for name in db.tree_names() {
+            let Some(consumer) = name.strip_prefix(b"rows-") else { continue };
+            let consumer = ConsumerId::new(&String::from_utf8_lossy(consumer));
+            trees.insert(consumer, db.open_tree(&name)?);
+        }
+        Ok(Self(trees))
+    }
 }
 
 impl AttemptTrees {
@@ -82,18 +98,22 @@ fn encode<T: serde::Serialize>(version: u8, value: &T) -> Result<Vec<u8>, StoreE
 }
 
 fn decode<T: serde::de::DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, StoreError> {
-    codec::decode(version, bytes).map_err(|source| StoreError::Corrupt { what: what.to_owned(), source })
+    codec::decode(version, bytes).map_err(|source| corrupt(what, source))
+}
+
+fn corrupt(what: &str, source: CodecError) -> StoreError {
+    StoreError::Corrupt { what: what.to_owned(), source }
 }
 
 /// Batches by tree, kept in the order in which the trees were first named.
 #[derive(Default)]
-struct Batches {
+pub(super) struct Batches {
     trees: Vec<Tree>,
     batches: Vec<Batch>,
 }
 
 impl Batches {
-    fn of(&mut self, tree: &Tree) -> &mut Batch {
+    pub(super) fn of(&mut self, tree: &Tree) -> &mut Batch {
         let name = tree.name();
         let at = match self.trees.iter().position(|one| one.name() == name) {
             Some(at) => at,
@@ -106,7 +126,7 @@ impl Batches {
         &mut self.batches[at]
     }
 
-    fn commit(self) -> Result<(), StoreError> {
+    pub(super) fn commit(self) -> Result<(), StoreError> {
         match (self.trees.as_slice(), self.batches) {
             ([], _) => Ok(()),
             ([tree], mut batches) => Ok(tree.apply_batch(batches.pop().unwrap_or_default())?),
@@ -127,15 +147,17 @@ impl Batches {
 
 /// A row of this consumer is written for the first time: its tree is made. Trees without rows stay: they cost nothing.
 fn rows_tree(inner: &Inner, consumer: &ConsumerId) -> Result<Tree, StoreError> {
-    Ok(inner.db.open_tree(rows_name(consumer))?)
+    let mut trees = inner.rows.lock();
+    if let Some(tree) = trees.0.get(consumer) {
+        return Ok(tree.clone());
+    }
+    let tree = inner.db.open_tree(rows_name(consumer))?;
+    trees.0.insert(consumer.clone(), tree.clone());
+    Ok(tree)
 }
 
-fn existing_rows_tree(inner: &Inner, consumer: &ConsumerId) -> Result<Option<Tree>, StoreError> {
-    let name = rows_name(consumer);
-    if inner.db.tree_names().iter().any(|one| **one == *name.as_bytes()) {
-        return Ok(Some(inner.db.open_tree(name)?));
-    }
-    Ok(None)
+fn existing_rows_tree(inner: &Inner, consumer: &ConsumerId) -> Option<Tree> {
+    inner.rows.lock().0.get(consumer).cloned()
 }
 
 fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
@@ -180,6 +202,7 @@ fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
             StateOp::DropConsumer(consumer) => {
                 batches.of(&inner.checkpoints).remove(consumer.as_str().as_bytes());
                 std::mem::take(&mut batches).commit()?;
+                inner.rows.lock().0.remove(&consumer);
                 inner.db.drop_tree(rows_name(&consumer))?;
             }
         }
@@ -203,13 +226,13 @@ fn join_dead_letter(inner: &Inner, id: &[u8], first: &[u8]) -> Result<DeadLetter
             joiner.finish()
         }
     };
-    decode(DEAD_LETTER_VERSION, &record, "dead letter")
+    DeadLetterRecord::decode(&record).map_err(|source| corrupt("dead letter", source))
 }
 
 fn read_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Seq, RowRecord), StoreError> {
     let (key, value) = row?;
     let seq = super::segment::seq_of_key(&key).unwrap_or_default();
-    Ok((seq, decode(ROW_VERSION, &value, "exception row")?))
+    Ok((seq, RowRecord::decode(&value).map_err(|source| corrupt("exception row", source))?))
 }
 
 fn is_first_row(key: &[u8]) -> bool {
@@ -248,28 +271,24 @@ impl ConsumerState for Engine {
 
     fn rows(&self, consumer: &ConsumerId) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
         self.with(|inner| {
-            let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
+            let Some(tree) = existing_rows_tree(inner, consumer) else { return Ok(Vec::new()) };
             tree.iter().map(read_row).collect()
         })
     }
 
     fn rows_after(&self, consumer: &ConsumerId, after: Seq, limit: usize) -> Result<Vec<(Seq, RowRecord)>, StoreError> {
         self.with(|inner| {
-            let Some(tree) = existing_rows_tree(inner, consumer)? else { return Ok(Vec::new()) };
+            let Some(tree) = existing_rows_tree(inner, consumer) else { return Ok(Vec::new()) };
             tree.range(after.next().to_key()..).take(limit).map(read_row).collect()
         })
     }
 
     fn consumers_with_rows(&self) -> Result<Vec<ConsumerId>, StoreError> {
         self.with(|inner| {
-            let mut out = Vec::new();
-            for name in inner.db.tree_names() {
-                let Some(consumer) = name.strip_prefix(b"rows-") else { continue };
-                let consumer = ConsumerId::new(&String::from_utf8_lossy(consumer));
-                if !inner.db.open_tree(&name)?.is_empty() {
-                    out.push(consumer);
-                }
-            }
+            let trees = inner.rows.lock();
+            let mut out: Vec<ConsumerId> =
+                trees.0.iter().filter(|(_, tree)| !tree.is_empty()).map(|(consumer, _)| consumer.clone()).collect();
+            out.sort();
             Ok(out)
         })
     }
@@ -356,20 +375,50 @@ impl ConsumerState for Engine {
         })
     }
 
+    fn dead_letters_after(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetterRecord>, StoreError> {
+        self.with(|inner| {
+            // The parts of a long record lie between its own key and the next one.
+            let mut from = after.as_bytes().to_vec();
+            from.push(1);
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for row in inner.dead.range(from..) {
+                let (key, value) = row?;
+                if !is_first_row(&key) {
+                    continue;
+                }
+                let record = join_dead_letter(inner, &key, &value)?;
+                bytes += record.weight();
+                out.push(record);
+                if out.len() >= limit || bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(out)
+        })
+    }
+
     fn dead_letter_counts(&self) -> Result<Vec<(ConsumerId, u64)>, StoreError> {
         self.with(|inner| {
             let mut counts: BTreeMap<ConsumerId, u64> = BTreeMap::new();
             for row in inner.dead.iter() {
                 let (key, value) = row?;
                 if is_first_row(&key) {
-                    *counts.entry(join_dead_letter(inner, &key, &value)?.consumer).or_default() += 1;
+                    let record = join_dead_letter(inner, &key, &value)?;
+                    if record.closed.is_none() {
+                        *counts.entry(record.consumer).or_default() += 1;
+                    }
                 }
             }
             Ok(counts.into_iter().collect())
         })
     }
 
-    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<u64, StoreError> {
+    fn expire(&self, attempts_before_ms: u64, dead_before_ms: u64) -> Result<Expired, StoreError> {
         self.with(|inner| {
             let mut old = Vec::new();
             {
@@ -388,14 +437,16 @@ impl ConsumerState for Engine {
             for start in &old {
                 inner.db.drop_tree(attempts_name(*start))?;
             }
-            let mut expired = 0;
+            let mut expired = Expired::default();
             for row in inner.dead.iter() {
                 let (key, value) = row?;
                 if is_first_row(&key) {
-                    if join_dead_letter(inner, &key, &value)?.at.0 >= dead_before_ms {
+                    let record = join_dead_letter(inner, &key, &value)?;
+                    if record.at.0 >= dead_before_ms {
                         break;
                     }
-                    expired += 1;
+                    expired.dead_letters += 1;
+                    expired.open += u64::from(record.closed.is_none());
                 }
                 inner.dead.remove(key)?;
             }

@@ -9,7 +9,7 @@ mod signature;
 use std::future::Future;
 use std::time::Duration;
 
-pub use api::Api;
+pub use api::{Answer, Api};
 pub use hub::Hub;
 pub use load::{Load, assert_stored, key_of};
 pub use receiver::{Delivery, Receiver, Reply};

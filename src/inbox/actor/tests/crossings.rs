@@ -31,6 +31,7 @@ fn keep_the_ledger_busy(life: &Life) {
         first_attempt: None,
         last_attempt: None,
         last_error: None,
+        replay: None,
     };
     let rows = (1..50_000).map(|seq| StateOp::PutRow(nobody.clone(), Seq(seq), row.clone()));
     life.ledger.session().commit(rows.collect());

@@ -20,7 +20,7 @@ use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::Deliverer;
-use crate::inbox::spec::{ConsumerKind, ConsumerSpec, InboxParts, Totals};
+use crate::inbox::spec::{ConsumerKind, ConsumerSpec, HubPause, InboxParts, Totals};
 use crate::inbox::state::{InboxRules, Ordering};
 use crate::lookup::Finder;
 use crate::metrics::Metrics;
@@ -174,6 +174,7 @@ impl Disk {
             consumer: ConsumerId::new("set below"),
             spec: Arc::new(ArcSwap::from_pointee(spec(Ordering::None))),
             totals: Arc::<Totals>::default(),
+            pause: HubPause::new(false),
             reader: LogReader::new(Finder::new(Arc::clone(&log), engine.clone()), Arc::clone(&tail), 2),
             state: Arc::clone(&state),
             ledger: ledger.clone(),
@@ -262,7 +263,7 @@ pub(super) fn event(n: u64) -> Prepared {
         ordering_key: Some(format!("k{}", n % 5)),
         ..EventMeta::default()
     };
-    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START };
+    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START, deliver_at: None };
     Prepared::new(draft).expect("prepares")
 }
 

@@ -5,6 +5,7 @@
 mod crossings;
 mod endpoint;
 mod life;
+mod replays;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;

@@ -30,8 +30,13 @@ pub(super) enum Action {
     Suspend(u64),
     ResumeNow,
     Pause(bool),
+    PauseHub(bool),
     Shed,
     Park,
+    /// A replay asks for an event of the log.
+    Replay(prop::sample::Index),
+    /// Somebody wants an event that has a row to be tried now.
+    Hasten(prop::sample::Index),
     /// The position is handed in.
     Report,
     /// The process ends; the store has lost this many of the last commits.
@@ -63,8 +68,11 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         1 => (1_u64..3_000).prop_map(Action::Suspend),
         1 => Just(Action::ResumeNow),
         1 => any::<bool>().prop_map(Action::Pause),
+        1 => any::<bool>().prop_map(Action::PauseHub),
         1 => Just(Action::Shed),
         1 => Just(Action::Park),
+        4 => any::<Index>().prop_map(Action::Replay),
+        1 => any::<Index>().prop_map(Action::Hasten),
         3 => Just(Action::Report),
         1 => (0_usize..6).prop_map(|lost| Action::Crash { lost }),
     ]

@@ -6,7 +6,7 @@ mod model;
 use super::progress::RANGES_MAX;
 use super::*;
 use crate::ground::ids::Epoch;
-use crate::store::records::RowState;
+use crate::store::records::{ReplayMark, RowState};
 
 const START: UnixMs = UnixMs(1_795_248_000_000);
 const LEASE_MS: u64 = 500;
@@ -93,7 +93,7 @@ fn a_failing_key_waits_alone() {
         .collect();
     assert_eq!(parked, [2, 3, 4, 5]);
     assert!(inbox.wants_more());
-    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey);
+    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey { head: Seq(1) });
     assert_eq!(claimed(&mut inbox, START.plus_ms(60_000)), [1], "the oldest of the key first");
 }
 
@@ -119,6 +119,7 @@ fn a_row_from_before_a_restart_waits_until_reading_has_come_to_it() {
         first_attempt: None,
         last_attempt: None,
         last_error: None,
+        replay: None,
     };
     let mut inbox = InboxState::restore(rules(Ordering::Key), Position::at(Seq(4)), [(Seq(9), row)], 1, false);
     assert!(claimed(&mut inbox, START).is_empty());
@@ -129,6 +130,103 @@ fn a_row_from_before_a_restart_waits_until_reading_has_come_to_it() {
     assert_eq!(offer(&mut inbox, 9, 7), Offered::Known);
     inbox.settle(Seq(6), claims[0].epoch, Settlement::Processed, START).expect("counts");
     assert_eq!(claimed(&mut inbox, START), [9]);
+}
+
+fn replay(inbox: &mut InboxState, seq: u64, key: u64) -> bool {
+    matches!(inbox.replay(Seq(seq), key, ReplayMark::default(), START), Replayed::Taken(_))
+}
+
+/// An inbox that has settled everything up to `upto`.
+fn settled(ordering: Ordering, upto: u64) -> InboxState {
+    InboxState::restore(rules(ordering), Position::at(Seq(upto)), [], 1, false)
+}
+
+#[test]
+fn live_events_go_first_and_a_consumer_that_is_never_idle_still_gets_on_with_its_replay() {
+    for ordering in [Ordering::None, Ordering::Key, Ordering::Strict] {
+        let mut inbox = settled(ordering, 100);
+        for seq in 1..=3 {
+            assert!(replay(&mut inbox, seq, seq));
+        }
+        let (mut turns, mut next, mut replayed) = (Vec::new(), 101, 0);
+        while replayed < 3 {
+            while offer(&mut inbox, next, next) == Offered::Taken {
+                next += 1;
+            }
+            let claims = inbox.claim(START);
+            for claim in claims {
+                turns.push(claim.seq.0);
+                replayed += u64::from(claim.seq.0 <= 100);
+                inbox.settle(claim.seq, claim.epoch, Settlement::Processed, START).expect("counts");
+            }
+            assert!(turns.len() < 100, "{turns:?}");
+        }
+        let places: Vec<usize> = (0..turns.len()).filter(|at| turns[*at] <= 100).collect();
+        let share = LIVE_PER_REPLAY as usize;
+        assert_eq!(places, [share, 2 * share + 1, 3 * share + 2], "{ordering:?}: {turns:?}");
+    }
+}
+
+#[test]
+fn a_replayed_event_that_fails_neither_holds_up_nor_waits_for_live_events_of_its_key() {
+    let mut inbox = settled(Ordering::Key, 100);
+    for seq in [7, 8] {
+        assert!(replay(&mut inbox, seq, 7));
+    }
+    let first = inbox.claim(START)[0];
+    fail(&mut inbox, first, START.plus_ms(60_000));
+    assert_eq!(offer(&mut inbox, 101, 7), Offered::Taken);
+    let live = inbox.claim(START);
+    assert_eq!(live[0].seq, Seq(101), "8 waits behind 7, the live one behind neither");
+    fail(&mut inbox, live[0], START.plus_ms(90_000));
+    assert_eq!(claimed(&mut inbox, START.plus_ms(60_000)), [7]);
+    assert_eq!((inbox.counts().rows, inbox.counts().replays), (1, 2));
+}
+
+#[test]
+fn an_older_event_that_is_asked_for_while_a_newer_one_of_its_key_is_out_waits_for_it() {
+    let mut inbox = settled(Ordering::Key, 100);
+    assert!(replay(&mut inbox, 9, 7));
+    let newer = inbox.claim(START)[0];
+    assert!(replay(&mut inbox, 5, 7) && replay(&mut inbox, 6, 8));
+    assert_eq!(claimed(&mut inbox, START), [0_u64; 0], "one replayed event at a time with a concurrency of 3");
+    inbox.settle(newer.seq, newer.epoch, Settlement::Processed, START).expect("counts");
+    assert_eq!(claimed(&mut inbox, START), [5]);
+}
+
+#[test]
+fn a_pause_and_a_rest_hold_replayed_events_back_without_an_attempt() {
+    let mut inbox = settled(Ordering::None, 100);
+    inbox.set_paused(true);
+    assert!(replay(&mut inbox, 5, 5));
+    assert!(claimed(&mut inbox, START.plus_ms(60_000)).is_empty());
+    inbox.set_paused(false);
+    inbox.suspend(START.plus_ms(90_000));
+    assert!(claimed(&mut inbox, START.plus_ms(60_000)).is_empty());
+    let claims = inbox.claim(START.plus_ms(90_000));
+    assert_eq!((claims[0].seq, claims[0].attempt), (Seq(5), 1));
+}
+
+#[test]
+fn a_row_of_a_replay_past_what_was_read_goes_when_reading_comes_to_its_event() {
+    let mark = ReplayMark { job: None, dead_letter: Some("dlq_1".to_owned()) };
+    let row = RowRecord {
+        state: RowState::Retry { due_at: START },
+        attempts: 3,
+        key: 7,
+        epoch: 90,
+        first_attempt: None,
+        last_attempt: None,
+        last_error: None,
+        replay: Some(mark),
+    };
+    let rows = [(Seq(3), row.clone()), (Seq(9), row)];
+    let mut inbox = InboxState::restore(rules(Ordering::Key), Position::at(Seq(4)), rows, 1, false);
+    assert_eq!(inbox.dead_letter_of(Seq(3)), Some("dlq_1"));
+    assert_eq!(inbox.needed_from(), Seq(5), "a dead letter has its event with it");
+    assert_eq!(claimed(&mut inbox, START), [3]);
+    assert_eq!(offer(&mut inbox, 9, 7), Offered::TakenOver(RowChange::Delete(Seq(9))));
+    assert_eq!(inbox.claim(START).first().map(|claim| (claim.seq, claim.attempt)), Some((Seq(9), 1)));
 }
 
 #[test]

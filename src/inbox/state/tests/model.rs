@@ -1,7 +1,7 @@
 //! The machine beside a simple model: whatever happens, in whatever order, and through crashes that lose the last
 //! commits, every event is settled and no invariant is broken.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
 
@@ -27,6 +27,8 @@ struct World {
     ever_settled: HashSet<Seq>,
     out: BTreeMap<Seq, Claim>,
     stale: Vec<Claim>,
+    /// Rows of replays that the inbox has.
+    replays: BTreeSet<Seq>,
     due: BTreeMap<Seq, UnixMs>,
     failures: BTreeMap<Seq, u32>,
     commits: Vec<Commit>,
@@ -34,6 +36,7 @@ struct World {
     newest_epoch: Epoch,
     suspended_until: Option<UnixMs>,
     paused: bool,
+    hub_paused: bool,
 }
 
 impl World {
@@ -48,6 +51,7 @@ impl World {
             ever_settled: HashSet::new(),
             out: BTreeMap::new(),
             stale: Vec::new(),
+            replays: BTreeSet::new(),
             due: BTreeMap::new(),
             failures: BTreeMap::new(),
             commits: Vec::new(),
@@ -55,6 +59,7 @@ impl World {
             newest_epoch: Epoch(0),
             suspended_until: None,
             paused: false,
+            hub_paused: false,
         }
     }
 
@@ -101,11 +106,17 @@ impl World {
                 self.inbox.set_paused(paused);
                 self.paused = paused;
             }
+            Action::PauseHub(paused) => {
+                self.inbox.set_hub_paused(paused);
+                self.hub_paused = paused;
+            }
             Action::Shed => {
                 self.inbox.shed();
                 assert!(!self.out.is_empty() || self.inbox.window_is_empty(), "a rest holds no events in memory");
             }
             Action::Park => self.park(),
+            Action::Replay(at) => self.replay(&at),
+            Action::Hasten(at) => self.hasten(&at),
             Action::Report => self.commits.push(Commit::Position(self.inbox.position())),
             Action::Crash { lost } => self.crash(lost),
         }
@@ -123,12 +134,68 @@ impl World {
                 return;
             };
             match self.inbox.offer(seq, key, EVENT_BYTES) {
-                Offered::Taken => assert!(!self.done.contains(&seq), "{seq} was settled and is taken again"),
+                Offered::Taken => {
+                    assert!(!self.done.contains(&seq), "{seq} was settled and is taken again");
+                    assert!(!self.replays.contains(&seq), "RP-1: {seq} is in the window and has a row");
+                }
+                Offered::TakenOver(change) => {
+                    assert!(!self.done.contains(&seq), "{seq} was settled and is taken again");
+                    assert_eq!(change, RowChange::Delete(seq));
+                    assert!(self.replays.remove(&seq) && !self.out.contains_key(&seq), "{seq} is taken over");
+                    self.due.remove(&seq);
+                    self.failures.remove(&seq);
+                    self.write(change);
+                }
                 Offered::Known => {
                     assert!(self.done.contains(&seq) || self.rows.contains_key(&seq), "IN-1: {seq} is lost");
                 }
                 Offered::Full => return,
             }
+        }
+    }
+
+    fn replay(&mut self, at: &prop::sample::Index) {
+        if self.log.is_empty() {
+            return;
+        }
+        let (seq, key) = *at.get(&self.log);
+        let in_window = self.inbox.progress.window().any(|open| open == seq);
+        let known = in_window || self.rows.contains_key(&seq);
+        let mark = ReplayMark { job: Some("job_1".to_owned()), dead_letter: None };
+        match self.inbox.replay(seq, key, mark.clone(), self.now) {
+            Replayed::UnderWay => assert!(known, "{seq} is settled and cannot be replayed"),
+            Replayed::Full => {
+                assert!(!known);
+                assert_eq!(self.replays.len(), rules(self.ordering).parked_max, "RP-4: there is room");
+            }
+            Replayed::Taken(change) => {
+                assert!(!known, "RP-1: {seq} is unsettled and is taken a second time");
+                assert!(matches!(&change, RowChange::Put(_, row) if row.replay == Some(mark)), "{change:?}");
+                self.write(change);
+                self.replays.insert(seq);
+                self.failures.remove(&seq);
+                self.due.remove(&seq);
+            }
+        }
+    }
+
+    fn hasten(&mut self, at: &prop::sample::Index) {
+        let rows: Vec<(Seq, RowRecord)> = self.rows.iter().map(|(seq, row)| (*seq, row.clone())).collect();
+        if rows.is_empty() {
+            return;
+        }
+        let (seq, row) = at.get(&rows);
+        match self.inbox.hasten(*seq, row, self.now) {
+            Hastened::Due(change) => {
+                let due_now = RowRecord { state: RowState::Retry { due_at: self.now }, ..row.clone() };
+                assert_eq!(change, RowChange::Put(*seq, RowRecord { epoch: epoch_of(&change), ..due_now }));
+                assert!(!self.out.contains_key(seq));
+                self.write(change);
+                self.due.insert(*seq, self.now);
+            }
+            Hastened::InFlight => assert!(self.out.contains_key(seq)),
+            Hastened::Pending => assert!(!self.out.contains_key(seq)),
+            Hastened::Settled => panic!("{seq} has a row and is not here"),
         }
     }
 
@@ -139,7 +206,7 @@ impl World {
     }
 
     fn claim(&mut self) {
-        let held = self.paused || self.suspended_until.is_some_and(|until| until > self.now);
+        let held = self.paused || self.hub_paused || self.suspended_until.is_some_and(|until| until > self.now);
         let claims = self.inbox.claim(self.now);
         if !held {
             self.suspended_until = None;
@@ -149,14 +216,22 @@ impl World {
             assert!(!held, "{seq} is claimed during a rest");
             assert!(epoch > self.newest_epoch, "IN-2: an epoch is larger than every one before");
             self.newest_epoch = epoch;
-            assert!(!self.done.contains(&seq), "{seq} was settled and is given out again");
+            let replayed = self.replays.contains(&seq);
+            assert_eq!(
+                self.done.contains(&seq),
+                replayed,
+                "{seq} was settled and is given out again, or is not and is"
+            );
             assert!(self.due.get(&seq).is_none_or(|due| *due <= self.now), "{seq} is tried before it is due");
             assert_eq!(attempt, self.failures.get(&seq).copied().unwrap_or(0) + 1, "attempts of {seq}");
             self.due.remove(&seq);
             assert!(self.out.insert(seq, claim).is_none(), "{seq} is out twice");
             self.check_order(seq);
         }
-        assert!(self.out.len() <= rules(self.ordering).concurrency, "IN-4: concurrency");
+        let concurrency = if self.ordering == Ordering::Strict { 1 } else { rules(self.ordering).concurrency };
+        assert!(self.out.len() <= concurrency, "IN-4: concurrency");
+        let replays_out = self.out.keys().filter(|seq| self.replays.contains(seq)).count();
+        assert!(replays_out <= 1.max(concurrency / 2), "RP-3: {replays_out} are out");
         self.check_wake();
     }
 
@@ -168,11 +243,17 @@ impl World {
             Ordering::Key => key_of(seq) == key_of(claimed),
             Ordering::Strict => true,
         };
+        let replayed = self.replays.contains(&claimed);
+        let together = self.out.keys().filter(|seq| self.replays.contains(seq) == replayed && same_lane(**seq)).count();
+        assert!(together <= 1, "IN-3: a lane has one event out");
+        if replayed {
+            let older = self.replays.range(..claimed).find(|seq| same_lane(**seq));
+            assert!(older.is_none(), "{claimed} is given out again before {older:?}, which is before it in its lane");
+            return;
+        }
         for (seq, _) in self.log.iter().filter(|(seq, _)| *seq < claimed && same_lane(*seq)) {
             assert!(self.done.contains(seq), "IN-3: {claimed} is out and {seq}, before it in its lane, is not settled");
         }
-        let together = self.out.keys().filter(|seq| same_lane(**seq)).count();
-        assert!(together <= 1, "IN-3: a lane has one event out");
     }
 
     /// After a claim: nothing is due now, and what will be due has a wake.
@@ -187,7 +268,7 @@ impl World {
         if let Some(claim) = self.out.values().next() {
             assert!(wake.is_some(), "the lease of {claim:?} is watched");
         }
-        if self.paused {
+        if self.paused || self.hub_paused {
             return;
         }
         let resting = self.suspended_until.filter(|until| *until > self.now);
@@ -209,6 +290,9 @@ impl World {
         self.stale.push(claim);
         match answer {
             Answer::Processed | Answer::GivenUp => {
+                if self.replays.remove(&seq) {
+                    assert_eq!(change, Some(RowChange::Delete(seq)), "the row of a replay goes");
+                }
                 self.done.insert(seq);
                 self.ever_settled.insert(seq);
             }
@@ -257,7 +341,8 @@ impl World {
             }
         }
         self.done = self.log.iter().map(|(seq, _)| *seq).filter(|seq| position.covers(*seq)).collect();
-        self.done.retain(|seq| !self.rows.contains_key(seq));
+        self.done.retain(|seq| self.rows.get(seq).is_none_or(|row| row.replay.is_some()));
+        self.replays = self.rows.iter().filter(|(_, row)| row.replay.is_some()).map(|(seq, _)| *seq).collect();
         let lost: Vec<&Seq> = self.done.iter().filter(|seq| !self.ever_settled.contains(seq)).collect();
         assert!(lost.is_empty(), "IN-1: {lost:?} were never settled and the store holds them for settled");
         self.stale.extend(std::mem::take(&mut self.out).into_values());
@@ -273,6 +358,7 @@ impl World {
         let rows = self.rows.clone();
         let first_epoch = self.newest_epoch.0 + 1;
         self.inbox = InboxState::restore(rules(self.ordering), position, rows, first_epoch, self.paused);
+        self.inbox.set_hub_paused(self.hub_paused);
     }
 
     /// IN-1 and IN-4, after every step.
@@ -303,13 +389,15 @@ impl World {
         assert_eq!(self.inbox.progress.window_bytes(), counts.window * EVENT_BYTES, "bytes of the window");
         assert!(counts.rows <= parked_max, "IN-4: {} rows", counts.rows);
         assert!(counts.in_flight <= concurrency && counts.in_flight == self.out.len(), "IN-4: in flight");
-        assert_eq!(counts.rows, self.rows.len(), "every row is written");
+        assert_eq!(counts.rows + counts.replays, self.rows.len(), "every row is written");
+        assert_eq!(counts.replays, self.replays.len(), "every replayed event has a row");
         assert!(self.rows.keys().all(|seq| self.inbox.needed_from() <= *seq), "what a row needs stays in the log");
     }
 
     /// Drives everything to its end: nothing may be left over, and nothing may wait for ever.
     fn finish(&mut self) {
         self.apply(Action::Pause(false));
+        self.apply(Action::PauseHub(false));
         for _ in 0..10_000 {
             self.offer(1_000);
             if self.next_in_log().is_some() {
@@ -325,6 +413,7 @@ impl World {
             if self.next_in_log().is_none() && self.inbox.window_is_empty() && !self.inbox.has_rows() {
                 let left: Vec<_> = self.log.iter().filter(|(seq, _)| !self.done.contains(seq)).collect();
                 assert!(left.is_empty(), "IN-1: {left:?} were never settled");
+                assert!(self.replays.is_empty(), "{:?} were never given out again", self.replays);
                 assert_eq!(self.inbox.position(), Position::at(self.head), "the cursor is at the head");
                 return;
             }
@@ -332,6 +421,13 @@ impl World {
             self.now = wake.unwrap_or_else(|| panic!("nothing wakes an inbox that is not done: {:?}", self.inbox));
         }
         panic!("the inbox does not come to its end: {:?}", self.inbox);
+    }
+}
+
+fn epoch_of(change: &RowChange) -> u64 {
+    match change {
+        RowChange::Put(_, row) => row.epoch,
+        RowChange::Delete(seq) => panic!("{seq} is deleted"),
     }
 }
 
