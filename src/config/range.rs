@@ -95,6 +95,8 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("delivery.attempts_retention_ms", Range::Whole(1_000, YEARS)),
     ("delivery.dead_letter_retention_ms", Range::Whole(1_000, YEARS)),
     ("delivery.arbiters", Range::WholeOrZero(1, 64)),
+    ("delivery.extra_ca_file", Range::Text(4_096)),
+    ("delivery.proxy", Range::Text(2_048)),
     ("delivery.retry.delays_ms", Range::Wholes(limits::RETRY_ATTEMPTS_MAX as usize - 1, 0, limits::RETRY_DELAY_MS_MAX)),
     ("delivery.retry.jitter", Range::Fraction(0.0, 1.0)),
     ("breaker.failure_threshold", Range::Whole(1, 10_000)),

@@ -49,7 +49,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, OutboxSettings};
-use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
@@ -204,18 +203,6 @@ impl Hub {
             return Err(Problem::new(ProblemKind::Overloaded, text).retry_after(OUTBOX_OFF_RETRY_S));
         }
         Ok(())
-    }
-
-    /// Appends events at once, whatever they say of a time; answers after the sync, one answer per event. When `atomic`, a
-    /// conflict keeps all of them out. What producers send goes through [`Hub::accept`].
-    ///
-    /// # Errors
-    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
-    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
-        self.check_takes_events()?;
-        let events = accept::prepare(drafts)?;
-        let answer = self.send(events, atomic, self.inner.book.look().passage())?;
-        self.receipts(answer).await
     }
 
     /// Puts events into the queue of the log.

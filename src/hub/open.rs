@@ -38,7 +38,7 @@ use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
 use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
-use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings};
+use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 use crate::webhook::record::WebhookStatus;
 
 /// What a hub is opened with.
@@ -187,16 +187,16 @@ impl Hub {
         };
         let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
+        let outbound_settings = OutboundSettings {
+            connect_timeout_ms: config.delivery.connect_timeout_ms,
+            total_timeout_ms: config.delivery.total_timeout_ms,
+            user_agent: format!("Tidegate/{}", env!("CARGO_PKG_VERSION")),
+            extra_ca: read_authorities(&config.delivery.extra_ca_file)?,
+            proxy: config.delivery.proxy_url().map_err(OutboundError::new)?,
+        };
         let mut lanes = Vec::with_capacity(threads.lanes.len());
         for arbiter in &threads.lanes {
-            let outbound = Outbound::new(
-                policy.clone(),
-                OutboundSettings {
-                    connect_timeout_ms: config.delivery.connect_timeout_ms,
-                    total_timeout_ms: config.delivery.total_timeout_ms,
-                    user_agent: format!("Tidegate/{}", env!("CARGO_PKG_VERSION")),
-                },
-            )?;
+            let outbound = Outbound::new(policy.clone(), outbound_settings.clone())?;
             lanes.push((arbiter.clone(), outbound));
         }
 

@@ -41,6 +41,8 @@ pub enum FailureKind {
     LeaseExpired,
     /// The hub itself failed to make the attempt.
     Internal,
+    /// The webhook's template cannot write this event.
+    Template,
 }
 
 impl FailureKind {
@@ -60,6 +62,7 @@ impl FailureKind {
         Self::Panic,
         Self::LeaseExpired,
         Self::Internal,
+        Self::Template,
     ];
 
     /// The stable name in logs, metrics and stored attempts.
@@ -80,6 +83,7 @@ impl FailureKind {
             Self::Panic => "panic",
             Self::LeaseExpired => "lease_expired",
             Self::Internal => "internal",
+            Self::Template => "template",
         }
     }
 
@@ -96,7 +100,7 @@ impl FailureKind {
             | Self::LeaseExpired
             | Self::Internal => true,
             Self::Status => status.is_some_and(status_retryable),
-            Self::Refused | Self::Redirect | Self::Auth | Self::Gone | Self::Rejected => false,
+            Self::Refused | Self::Redirect | Self::Auth | Self::Gone | Self::Rejected | Self::Template => false,
         }
     }
 }
@@ -180,7 +184,7 @@ impl AttemptResult {
                 | FailureKind::LeaseExpired => Some(CallResult::Failure),
                 FailureKind::Status if status.is_some_and(status_retryable) => Some(CallResult::Failure),
                 FailureKind::Status | FailureKind::Rejected => Some(CallResult::Success),
-                FailureKind::Refused | FailureKind::Internal => None,
+                FailureKind::Refused | FailureKind::Internal | FailureKind::Template => None,
             },
         }
     }
@@ -271,7 +275,7 @@ mod tests {
         for kind in [FailureKind::Connect, FailureKind::Dns, FailureKind::Tls, FailureKind::Timeout] {
             assert_eq!(AttemptResult::failed(kind, "").verdict(), Verdict::Retry);
         }
-        for kind in [FailureKind::Refused, FailureKind::Rejected] {
+        for kind in [FailureKind::Refused, FailureKind::Rejected, FailureKind::Template] {
             assert_eq!(AttemptResult::failed(kind, "").verdict(), Verdict::GiveUp);
         }
     }

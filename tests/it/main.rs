@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as it says")]
 
+mod access;
 mod admin;
 mod bench;
 mod cloud_events;
@@ -17,6 +18,7 @@ mod demo;
 mod embed;
 mod explain;
 mod filters;
+mod formats;
 mod idle;
 mod ingest;
 mod isolation;
