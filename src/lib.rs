@@ -18,6 +18,7 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -43,6 +44,7 @@ pub mod retry;
 pub mod router;
 pub mod schedule;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod webhook;

@@ -14,6 +14,7 @@ mod openapi;
 mod params;
 mod schedule;
 mod server;
+mod sources;
 mod stream;
 mod table;
 mod webhooks;

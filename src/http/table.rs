@@ -10,7 +10,9 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, schedule, stream, webhooks};
+use super::{
+    Listener, admin, answer, dead_letters, deliveries, events, health, openapi, schedule, sources, stream, webhooks,
+};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,13 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/scheduled"                       => schedule::list;
     Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
     Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
+
+    Both  POST   "/v1/sources"                         => sources::create;
+    Both  GET    "/v1/sources"                         => sources::list;
+    Both  POST   "/v1/sources/{name}"                  => sources::receive;
+    Both  GET    "/v1/sources/{name}"                  => sources::show;
+    Both  PATCH  "/v1/sources/{name}"                  => sources::change;
+    Both  DELETE "/v1/sources/{name}"                  => sources::delete;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

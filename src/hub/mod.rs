@@ -31,6 +31,7 @@ mod operate;
 mod query;
 mod schedule;
 mod settings;
+mod sources;
 mod stop;
 mod webhooks;
 
@@ -69,6 +70,7 @@ pub use documents::{Documents, store_problem};
 pub use keys::{Key, Keys, Scope};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
+pub use sources::SourceAnswer;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -99,6 +101,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     settings: settings::Settings,
+    sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,

@@ -158,8 +158,8 @@ async fn killed_again_and_again_every_scheduled_event_comes_once_and_no_cancelle
             break;
         }
     }
-    let (acknowledged, cancelled) = (load.acknowledged.lock(), load.cancelled.lock());
-    let uncertain = load.uncertain.lock();
+    let (acknowledged, cancelled) = (load.acknowledged.lock().clone(), load.cancelled.lock().clone());
+    let uncertain = load.uncertain.lock().clone();
     eprintln!(
         "{} scheduled, {} cancelled, {} perhaps, {} in the log, over {KILLS} kills",
         acknowledged.len(),

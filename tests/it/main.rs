@@ -29,6 +29,7 @@ mod schedule;
 mod secrets;
 mod settings;
 mod shutdown;
+mod sources;
 mod store;
 mod support;
 mod webhooks;

@@ -17,6 +17,7 @@ mod operation;
 mod schedule;
 mod schema;
 mod shared;
+mod sources;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -45,6 +46,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         health::operations(),
         events::operations(limits),
         schedule::operations(),
+        sources::operations(),
         webhooks::operations(),
         dead_letters::operations(),
         admin::operations(),
@@ -84,6 +86,7 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        sources::schemas(),
         webhooks::schemas(),
         dead_letters::schemas(),
         admin::schemas(),
