@@ -17,6 +17,7 @@
 //! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`explain`]: why an event did or did not reach a consumer
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
@@ -30,6 +31,7 @@ pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod explain;
 pub mod ground;
 pub mod handler;
 pub mod http;

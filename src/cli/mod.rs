@@ -12,6 +12,7 @@ mod demo;
 mod dlq;
 mod events;
 mod keys;
+mod pause;
 mod publish;
 mod schedule;
 mod serve;
@@ -76,6 +77,10 @@ enum Command {
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Deliver nothing to any consumer until `tidegate resume`; events are taken all the same
+    Pause,
+    /// Deliver again what waits since `tidegate pause` or `tidegate serve --paused`
+    Resume,
     /// Settings
     #[command(subcommand)]
     Config(config::Command),
@@ -120,6 +125,8 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),
+        Command::Resume => wait(pause::run(target, output, pause::Order::Resume)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
         Command::Bench(args) => {

@@ -65,6 +65,8 @@ pub struct Server {
     pub connections_max: usize,
     /// What is in flight may take this long after SIGTERM.
     pub shutdown_ms: u64,
+    /// Whether the hub starts paused: it takes events and delivers nothing until it is resumed.
+    pub paused: bool,
 }
 
 impl Server {

@@ -53,6 +53,7 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("server.body_timeout_ms", Range::Whole(100, HOUR)),
     ("server.connections_max", Range::Whole(1, 1_000_000)),
     ("server.shutdown_ms", Range::Whole(0, HOUR)),
+    ("server.paused", Range::Flag),
     ("limits.event_bytes_max", Range::Whole(1_024, EVENT_BYTES_CEILING)),
     ("limits.batch_events_max", Range::Whole(1, 10_000)),
     ("limits.batch_bytes_max", Range::Whole(1_024, 64 * MIB)),

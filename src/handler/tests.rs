@@ -123,6 +123,7 @@ impl Scene {
             filter: Arc::new(filter),
             rules,
             retry: RetryPolicy::webhook(),
+            rate_limit: None,
             paused: false,
             dead_letters: true,
             from: Seq::ZERO,

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, text};
+use super::answer::{Answer, json as json_answer, text};
 use super::auth::{Principal, authorize, write_context};
 use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::params::Params;
@@ -18,8 +18,13 @@ use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
-use crate::hub::{Accepted, EventQuery, Scope, id_conflict};
+use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
 use crate::store::Appended;
+
+/// Consumers of one explanation when the client does not say.
+pub(super) const EXPLAINED_DEFAULT: usize = 50;
+/// Most consumers of one explanation: each may cost a few look-ups.
+pub(super) const EXPLAINED_MAX: usize = 200;
 
 /// Reads one envelope for a principal; a refusal is counted.
 pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
@@ -192,6 +197,19 @@ pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String
     let given = Params::read(&request, &["org"])?.text("org");
     let org = scoped_org(given, principal.org())?;
     Ok(text(StatusCode::OK, app.hub.event_with_consumers(&id, org.as_deref()).await?))
+}
+
+/// `GET /v1/events/{id}/explain`
+pub(crate) async fn explain(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
+    let principal = authorize(&app, &request, Scope::Read)?;
+    let params = Params::read(&request, &["org", "consumer", "cursor", "limit"])?;
+    let org = scoped_org(params.text("org"), principal.org())?;
+    let query = ExplainQuery {
+        consumer: params.text("consumer"),
+        after: params.text("cursor"),
+        limit: params.limit_within(EXPLAINED_DEFAULT, EXPLAINED_MAX)?,
+    };
+    Ok(json_answer(StatusCode::OK, &app.hub.explain(&id, org.as_deref(), query).await?))
 }
 
 /// `GET /v1/events`

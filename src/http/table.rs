@@ -66,6 +66,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/batch"                    => events::publish_batch;
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
+    Both  GET    "/v1/events/{id}/explain"             => events::explain;
 
     Both  GET    "/v1/scheduled"                       => schedule::list;
     Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
@@ -87,6 +88,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/webhooks/{id}/deliveries"        => deliveries::of_webhook;
     Both  POST   "/v1/webhooks/{id}/pause"             => webhooks::pause;
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
+    Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
@@ -104,6 +106,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/pause"                     => admin::pause;
+    Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;
 };
 

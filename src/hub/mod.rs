@@ -24,11 +24,14 @@ mod accept;
 mod deliveries;
 mod directory;
 mod documents;
+mod explain;
 mod handlers;
 mod keys;
 mod open;
 mod operate;
+mod pause;
 mod query;
+mod rotation;
 mod schedule;
 mod settings;
 mod sources;
@@ -54,6 +57,7 @@ use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
+use crate::inbox::spec::HubPause;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
@@ -67,6 +71,7 @@ pub use accept::Accepted;
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
+pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
@@ -92,6 +97,7 @@ struct Inner {
     schedule: Handle<ScheduleActor>,
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
+    pause: Arc<HubPause>,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -306,6 +312,12 @@ impl Hub {
                     )
                 },
             },
+            // A pause is what an operator wants: it does not make the hub unready.
+            Component {
+                name: "deliveries",
+                ok: true,
+                detail: if self.is_paused() { "paused" } else { "going out" }.into(),
+            },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }
@@ -335,6 +347,7 @@ impl Hub {
         let (webhooks, handlers) = self.consumer_counts();
         metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
         metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
+        metrics.paused.set(gauge(u64::from(self.is_paused())));
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         metrics.render()

@@ -11,11 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
-use crate::breaker::BreakerSettings;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -26,7 +26,7 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::Notice;
+use crate::inbox::spec::{HubPause, Notice};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
@@ -160,7 +160,7 @@ impl Hub {
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
@@ -200,6 +200,12 @@ impl Hub {
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let pause = HubPause::new(config.server.paused);
+        if pause.is_on() {
+            tracing::warn!(
+                "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
+            );
+        }
         let (notices, noticed) = mpsc::unbounded_channel();
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
@@ -207,15 +213,8 @@ impl Hub {
             registry,
             ledger: OnceLock::new(),
             router: link.clone(),
-            breaker: BreakerSettings {
-                failure_threshold: config.breaker.failure_threshold,
-                success_threshold: config.breaker.success_threshold,
-                cooldown_ms: config.breaker.cooldown_ms,
-                cooldown_cap_ms: config.breaker.cooldown_cap_ms,
-                probes_max: config.breaker.probes_max,
-                ..BreakerSettings::default()
-            },
             lanes,
+            pause: Arc::clone(&pause),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -296,7 +295,7 @@ impl Hub {
             directory.add(ConsumerId::handler(&record.name), spec, Service::Handler);
         }
         for record in webhooks.all() {
-            let target = webhook_target(&sealer, &record)?;
+            let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
@@ -331,6 +330,7 @@ impl Hub {
             schedule,
             indexer,
             ledger,
+            pause,
             outbox,
             intake,
             router,
@@ -348,6 +348,7 @@ impl Hub {
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
 }

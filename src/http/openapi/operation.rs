@@ -87,8 +87,12 @@ impl Operation {
     }
 
     /// A parameter of the query. Unknown ones are refused.
-    pub(super) fn query(mut self, name: &str, description: &str, schema: Value) -> Self {
-        let schema = or_empty(schema);
+    pub(super) fn query(self, name: &str, description: &str, schema: Value) -> Self {
+        self.given_query(name, description, or_empty(schema))
+    }
+
+    /// A parameter of the query that an empty text does not leave out.
+    pub(super) fn given_query(mut self, name: &str, description: &str, schema: Value) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
         self.refuses(&[ProblemKind::InvalidParameter])
     }
@@ -130,17 +134,17 @@ impl Operation {
         ])
     }
 
-    /// Another content type that the body may have.
-    pub(super) fn or_body(mut self, kind: &str, schema: Value, examples: Value) -> Self {
+    /// A body of these content types that may be left out.
+    pub(super) fn optional_body(self, types: &[&str], schema: Value, examples: Value) -> Self {
+        self.with_body(false, types, schema, examples)
+    }
+
+    /// Another content type of the body, with a form of its own.
+    pub(super) fn also_takes(mut self, kind: &str, schema: Value, examples: Value) -> Self {
         if let Some(body) = &mut self.body {
             body["content"][kind] = json!({ "schema": schema, "examples": examples });
         }
         self
-    }
-
-    /// A body of these content types that may be left out.
-    pub(super) fn optional_body(self, types: &[&str], schema: Value, examples: Value) -> Self {
-        self.with_body(false, types, schema, examples)
     }
 
     /// A JSON document that must be there.
