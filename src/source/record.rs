@@ -175,6 +175,9 @@ fn read_secret(field: &str, value: Value, kind: Option<&Verification>) -> Result
     if text.is_empty() || text.chars().count() > SECRET_CHARS_MAX {
         return Err(refuse(format!("1 to {SECRET_CHARS_MAX} characters")));
     }
+    if text.chars().any(char::is_control) {
+        return Err(refuse("no control characters".to_owned()));
+    }
     let secret = Secret::new(text);
     if kind == Some(&Verification::StandardWebhooks)
         && let Err(error) = SigningKey::from_secret(&secret)

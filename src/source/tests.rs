@@ -312,6 +312,7 @@ fn a_source_asked_for_with_wrong_fields_is_refused_by_their_names() {
         ("secret", json!({"verification": {"kind": "github"}, "secret": 5})),
         ("secret", json!({"verification": {"kind": "github"}, "secret": long})),
         ("secret", json!({"verification": {"kind": "standard_webhooks"}, "secret": "not-whsec"})),
+        ("secret", json!({"verification": {"kind": "github"}, "secret": "a\nb"})),
         ("second_secret", json!({"verification": {"kind": "github"}, "secret": "x", "second_secret": ""})),
         ("name", json!({"verification": {"kind": "none"}, "name": "With Space"})),
         ("name", json!({"verification": {"kind": "none"}, "name": "-a"})),
