@@ -18,6 +18,8 @@
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`explain`]: why an event did or did not reach a consumer
+//! - [`job`]: long work in steps, which goes on after a restart where it was
+//! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
@@ -37,11 +39,13 @@ pub mod handler;
 pub mod http;
 pub mod hub;
 pub mod inbox;
+pub mod job;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
 pub mod ratelimit;
+pub mod replay;
 pub mod retry;
 pub mod router;
 pub mod schedule;

@@ -33,6 +33,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
+    /// Long work in steps: replays, redrives.
+    pub jobs: Jobs,
     /// Where the key that seals secrets comes from.
     pub secrets: Secrets,
     /// The hub's own log.
@@ -251,6 +253,18 @@ pub struct Breaker {
     pub cooldown_cap_ms: u64,
     /// Probes at a time.
     pub probes_max: u32,
+}
+
+/// Long work in steps: replays, redrives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Jobs that run at once; the others wait.
+    pub running_max: usize,
+    /// Jobs kept that have ended.
+    pub finished_max: usize,
+    /// How long they are kept.
+    pub finished_ms: u64,
 }
 
 /// Where the key that seals secrets comes from (SEC-6).

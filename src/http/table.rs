@@ -11,7 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, dead_letters, deliveries, events, health, openapi, schedule, sources, stream, webhooks,
+    Listener, admin, answer, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, sources,
+    stream, webhooks,
 };
 
 /// Where a route is offered.
@@ -91,8 +92,20 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
+    Both  POST   "/v1/webhooks/{id}/replay"            => replays::of_webhook;
+    Both  POST   "/v1/webhooks/{id}/recover"           => replays::recover;
+    Both  POST   "/v1/webhooks/{id}/deliveries/{event_id}/retry" => replays::retry;
+    Both  POST   "/v1/consumers/{name}/replay"         => replays::of_consumer;
+
+    Both  GET    "/v1/jobs"                            => jobs::list;
+    Both  GET    "/v1/jobs/{id}"                       => jobs::show;
+    Both  POST   "/v1/jobs/{id}/cancel"                => jobs::cancel;
+
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;
+    Both  POST   "/v1/dead-letters/{id}/redrive"       => dead_letters::redrive;
+    Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
+    Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;

@@ -26,11 +26,14 @@ mod directory;
 mod documents;
 mod explain;
 mod handlers;
+mod jobs;
 mod keys;
+mod letters;
 mod open;
 mod operate;
 mod pause;
 mod query;
+mod replays;
 mod rotation;
 mod schedule;
 mod settings;
@@ -58,9 +61,11 @@ use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
+use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
+use crate::replay::ReplayParts;
 use crate::router::RouterActor;
 use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
@@ -73,8 +78,10 @@ pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
+pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
+pub use replays::Asked;
 pub use sources::SourceAnswer;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
@@ -107,6 +114,8 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     settings: settings::Settings,
+    jobs: Arc<Jobs>,
+    replays: ReplayParts,
     sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
@@ -344,6 +353,9 @@ impl Hub {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
+        let (queued, running) = inner.jobs.counts();
+        metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
+        metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
         let (webhooks, handlers) = self.consumer_counts();
         metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
         metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));

@@ -27,9 +27,11 @@ use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::{HubPause, Notice};
+use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
+use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
@@ -181,6 +183,7 @@ impl Hub {
             allow_private: config.delivery.allow_private_networks,
             allowed: config.delivery.allowed_networks.clone(),
         };
+        let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let mut lanes = Vec::with_capacity(threads.lanes.len());
         for arbiter in &threads.lanes {
@@ -195,6 +198,17 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let jobs = Jobs::load(JobsParts {
+            registry: jobs_registry,
+            arbiters: threads.lanes.clone(),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            running_max: config.jobs.running_max,
+            finished_max: config.jobs.finished_max,
+            finished_ms: config.jobs.finished_ms,
+        })?;
         let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
         let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
@@ -299,6 +313,17 @@ impl Hub {
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
+        let replays = ReplayParts {
+            // Jobs read beside the consumers that are behind, one at a time.
+            reader: LogReader::new(finder.clone(), Arc::clone(&tail), 1),
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            inboxes: Arc::clone(&directory) as Arc<dyn Inboxes>,
+            closing: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
         let router_parts = RouterParts {
             log,
             tail: Arc::clone(&tail),
@@ -341,11 +366,14 @@ impl Hub {
             webhooks,
             settings,
             sources,
+            jobs,
+            replays,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
+        inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));

@@ -168,7 +168,7 @@ async fn killed_again_and_again_every_scheduled_event_comes_once_and_no_cancelle
         logged.len()
     );
     assert!(acknowledged.len() > KILLS && !cancelled.is_empty(), "there was a load");
-    for (id, due_at) in acknowledged.iter() {
+    for (id, due_at) in &acknowledged {
         match logged.get(id) {
             Some(received_at) => {
                 assert!(received_at >= due_at, "{id} was due at {due_at} and came at {received_at}");

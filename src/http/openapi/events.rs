@@ -50,9 +50,10 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .json(reference("NewEvent"), example("invoice", "An invoice was paid", &invoice()))
             .also_takes(STRUCTURED, reference("CloudEvent"), example("invoice", "The same as a CloudEvent", &cloud_invoice()))
             .also_takes(BATCH, cloud_events(batch_events_max), example("one", "A batch of one", &json!([cloud_invoice()])))
+            .query("atomic", "With a batch of CloudEvents: take all of them or none", flag())
             .answers(
                 202,
-                "The event is durable. A batch is answered as `publishBatch` answers it.",
+                "The event is durable: in the log, or scheduled. A batch is answered as `publishBatch` answers it.",
                 json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt"), reference("BatchResults")] }),
             )
             .answers(200, "It was there already: the same id and the same body.", reference("AnyReceipt"))

@@ -13,7 +13,9 @@ mod admin;
 mod dead_letters;
 mod events;
 mod health;
+mod jobs;
 mod operation;
+mod replays;
 mod schedule;
 mod schema;
 mod shared;
@@ -48,6 +50,8 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         schedule::operations(),
         sources::operations(),
         webhooks::operations(),
+        replays::operations(),
+        jobs::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -88,6 +92,8 @@ fn schemas() -> Map<String, Value> {
         schedule::schemas(),
         sources::schemas(),
         webhooks::schemas(),
+        replays::schemas(),
+        jobs::schemas(),
         dead_letters::schemas(),
         admin::schemas(),
     ];
