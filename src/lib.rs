@@ -22,6 +22,7 @@
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -50,6 +51,7 @@ pub mod retry;
 pub mod router;
 pub mod schedule;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod trace;

@@ -37,6 +37,7 @@ const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
+    source_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_source_requests_total", "Requests of third parties at sources, by kind of verification and outcome."), &["kind", "outcome"]);
     schedule_taken: IntCounter = IntCounter::new("tidegate_schedule_taken_total", "Events held back until they are due.");
     schedule_ended: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_schedule_ended_total", "Scheduled events that wait no longer, by what became of them."), &["outcome"]);
     scheduled: IntGauge = IntGauge::new("tidegate_scheduled_events", "Events that wait until they are due.");

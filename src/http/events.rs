@@ -114,21 +114,26 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     let id = draft.meta.id.clone();
     let context = || write_context(&app, &request, &principal);
     let accepted = app.hub.accept(vec![draft], false, context).await?.pop();
+    answer_of(&id, accepted)
+}
+
+/// The answer to one event that was to be taken in.
+pub(super) fn answer_of(id: &str, accepted: Option<Accepted>) -> Answer {
     let mut out = Vec::with_capacity(96);
     match accepted {
         Some(Accepted::Log(Appended::New(event))) => {
-            receipt(&mut out, &id, event.seq, false);
+            receipt(&mut out, id, event.seq, false);
             Ok(text(StatusCode::ACCEPTED, out))
         }
         Some(Accepted::Log(Appended::Duplicate(seq))) => {
-            receipt(&mut out, &id, seq, true);
+            receipt(&mut out, id, seq, true);
             Ok(text(StatusCode::OK, out))
         }
         Some(Accepted::Scheduled { deliver_at, duplicate }) => {
-            scheduled_receipt(&mut out, &id, deliver_at, duplicate);
+            scheduled_receipt(&mut out, id, deliver_at, duplicate);
             Ok(text(if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED }, out))
         }
-        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq).into()),
+        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(id, seq).into()),
         Some(Accepted::Refused(problem)) => Err(problem.into()),
         Some(Accepted::Log(Appended::Withheld)) | None => {
             Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into())

@@ -16,6 +16,7 @@ mod params;
 mod replays;
 mod schedule;
 mod server;
+mod sources;
 mod stream;
 mod table;
 mod webhooks;

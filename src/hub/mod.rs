@@ -37,6 +37,7 @@ mod replays;
 mod rotation;
 mod schedule;
 mod settings;
+mod sources;
 mod stop;
 mod webhooks;
 
@@ -81,6 +82,7 @@ pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
+pub use sources::SourceAnswer;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -115,6 +117,7 @@ struct Inner {
     settings: settings::Settings,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
+    sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,

@@ -13,6 +13,7 @@ use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
+use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::config::Config;
@@ -168,6 +169,7 @@ impl Hub {
         let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
+        let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -370,6 +372,7 @@ impl Hub {
             keys,
             webhooks,
             settings,
+            sources,
             jobs,
             replays,
             sealer,

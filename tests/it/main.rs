@@ -38,6 +38,7 @@ mod secrets;
 mod settings;
 mod shutdown;
 mod signing;
+mod sources;
 mod store;
 mod support;
 mod traces;

@@ -67,7 +67,7 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
                 "Publish many events",
                 &format!("At most {batch_events_max} events and {batch_bytes_max} bytes. An element that does not fit rejects itself only, unless `atomic` is true."),
             )
-            .query("atomic", "Take all of them or none; none may be for later then", flag())
+            .query("atomic", "Take all of them or none", flag())
             .json(
                 list_of(json!({}), 0, batch_events_max),
                 example("two", "Two events", &json!([invoice(), { "type": "invoice.sent", "data": { "number": 1002 } }])),

@@ -19,6 +19,7 @@ mod replays;
 mod schedule;
 mod schema;
 mod shared;
+mod sources;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -47,6 +48,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         health::operations(),
         events::operations(limits),
         schedule::operations(),
+        sources::operations(),
         webhooks::operations(),
         replays::operations(),
         jobs::operations(),
@@ -88,6 +90,7 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        sources::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),

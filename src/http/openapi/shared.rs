@@ -114,6 +114,10 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            (
+                "bound",
+                json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),
+            ),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
