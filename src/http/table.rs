@@ -10,7 +10,7 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, stream, webhooks};
+use super::{Listener, admin, answer, cdc, dead_letters, deliveries, events, health, openapi, stream, webhooks};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
     Both  GET    "/v1/events/{id}/explain"             => events::explain;
+
+    Both  GET    "/v1/cdc"                             => cdc::feed;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

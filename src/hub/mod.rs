@@ -41,6 +41,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, parse_event};
@@ -82,6 +83,7 @@ struct Inner {
     gate: SharedGate,
     tail: Arc<Tail>,
     finder: Finder,
+    feed: Feed,
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
     outbox: Handle<OutboxActor>,
@@ -281,6 +283,7 @@ impl Hub {
         metrics.tail_bytes.set(gauge(inner.tail.bytes() as u64));
         metrics.store_bytes.set(gauge(inner.engine.size_on_disk()));
         metrics.store_reopened.set(gauge(inner.engine.reopened()));
+        metrics.cdc_streams.set(gauge(inner.feed.open_streams() as u64));
         metrics.state_queue.set(gauge(inner.ledger.waiting() as u64));
         for kind in ActorKind::ALL {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
@@ -304,6 +307,12 @@ impl Hub {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    /// The change feed.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
     }
 
     /// The hub's series.

@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::breaker::BreakerSettings;
+use crate::cdc::feed::Feed;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -297,6 +298,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate: SharedGate::new(config.log.ingest_queue_bytes),
             config,
@@ -306,6 +308,7 @@ impl Hub {
             metrics,
             health,
             tail,
+            feed,
             finder,
             indexer,
             ledger,

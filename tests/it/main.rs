@@ -8,6 +8,7 @@
 
 mod admin;
 mod bench;
+mod cdc;
 mod cloud_events;
 mod crash;
 mod deliveries;

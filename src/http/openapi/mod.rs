@@ -10,6 +10,7 @@
 //! - one file an area
 
 mod admin;
+mod cdc;
 mod dead_letters;
 mod events;
 mod health;
@@ -43,6 +44,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        cdc::operations(),
         webhooks::operations(),
         dead_letters::operations(),
         admin::operations(),

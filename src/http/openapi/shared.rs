@@ -109,6 +109,9 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            ("asked_seq", count()),
+            ("earliest_seq", count()),
+            ("earliest_cursor", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
