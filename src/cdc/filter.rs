@@ -20,10 +20,9 @@ pub struct FeedFilter {
 pub const CLAUSES: [&str; 7] = ["org", "service", "channel", "facility", "type", "from", "to"];
 
 impl FeedFilter {
-    /// The events that `events` matches, received at or after `from` and before `to`. Of its types the first counts.
+    /// The events that `events` matches, received at or after `from` and before `to`.
     #[must_use]
-    pub fn new(mut events: EventFilter, from: Option<UnixMs>, to: Option<UnixMs>) -> Self {
-        events.event_types.truncate(1);
+    pub fn new(events: EventFilter, from: Option<UnixMs>, to: Option<UnixMs>) -> Self {
         Self { events, from, to }
     }
 
@@ -54,7 +53,8 @@ impl FeedFilter {
         let text = |text: &Option<String>| text.as_deref().map_or(0, mark);
         let time = |time: Option<UnixMs>| time.map_or(0, |time| mark(&time.0.to_string()));
         let EventFilter { org, event_types, channel, facility, service, expression: _ } = &self.events;
-        let event_type = event_types.first().map(TypePattern::to_string);
-        [text(org), text(service), text(channel), text(facility), text(&event_type), time(self.from), time(self.to)]
+        let types: Vec<String> = event_types.iter().map(TypePattern::to_string).collect();
+        let types = (!types.is_empty()).then(|| types.join(","));
+        [text(org), text(service), text(channel), text(facility), text(&types), time(self.from), time(self.to)]
     }
 }

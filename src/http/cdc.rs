@@ -33,6 +33,8 @@ use crate::store::{EventLog as _, StoreError};
 /// The parameters of the feed.
 pub(super) const PARAMETERS: &[&str] =
     &["org", "service", "channel", "facility", "type", "from", "to", "start", "cursor", "limit", "follow"];
+/// Most type patterns of a feed.
+const TYPES_MAX: usize = 20;
 /// Pause before a store that is being opened again is asked again.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -53,17 +55,26 @@ fn refuse(name: &str, limit: &str, sent: &str) -> Problem {
     Problem::field(name, limit, sent).as_kind(ProblemKind::InvalidParameter)
 }
 
+/// Patterns separated by commas.
+fn event_types(text: &str) -> Result<Vec<TypePattern>, Problem> {
+    let patterns = text.split(',').map(|pattern| {
+        TypePattern::parse(pattern).map_err(|problem| refuse("type", &problem.limit.unwrap_or(problem.detail), pattern))
+    });
+    let patterns: Vec<_> = patterns.collect::<Result<_, _>>()?;
+    if patterns.len() > TYPES_MAX {
+        return Err(refuse("type", &format!("at most {TYPES_MAX} patterns"), text));
+    }
+    Ok(patterns)
+}
+
 fn filter(app: &Shared, params: &Params, principal: &Principal) -> Result<FeedFilter, Problem> {
     let org = scoped_org(params.text("org"), principal.org())?;
     if org.is_none() && app.listener == Listener::Public {
         return Err(refuse("org", "required: which tenant's events", "nothing"));
     }
-    let pattern = |text: &str| {
-        TypePattern::parse(text).map_err(|problem| refuse("type", &problem.limit.unwrap_or(problem.detail), text))
-    };
     let events = EventFilter {
         org,
-        event_types: params.get("type").map(pattern).transpose()?.into_iter().collect(),
+        event_types: params.get("type").map(event_types).transpose()?.unwrap_or_default(),
         channel: params.text("channel"),
         facility: params.text("facility"),
         service: params.text("service"),

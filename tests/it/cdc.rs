@@ -1,5 +1,7 @@
 //! The change feed: pages, server-sent events and NDJSON, what a cursor holds to, restarts and gaps (CDC-1..3).
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -173,6 +175,7 @@ async fn a_feed_begins_and_narrows_as_it_is_told() {
         ("org=acme", &["e1", "e2", "e3", "e4"][..]),
         ("type=order.*", &["e1", "e2", "e4"]),
         ("type=order.created", &["e1", "e4"]),
+        ("type=order.line.*,invoice.paid", &["e2", "e3"]),
         ("type=*&service=shop", &["e1", "e2"]),
         ("channel=web", &["e1", "e3"]),
         ("channel=web&service=billing", &["e3"]),
@@ -220,6 +223,8 @@ async fn what_does_not_fit_is_refused_by_name() {
         ("start=time:noon".to_owned(), "start"),
         ("from=noon".to_owned(), "from"),
         ("type=a..b".to_owned(), "type"),
+        ("type=a,".to_owned(), "type"),
+        (format!("type={}", vec!["a"; 21].join(",")), "type"),
         ("follow=true".to_owned(), "follow"),
         ("colour=red".to_owned(), "colour"),
     ] {
@@ -450,4 +455,50 @@ async fn open_streams_are_bounded_end_with_their_key_and_do_not_hold_up_the_stop
     assert!(hub.terminate().await.success());
     tokio::time::timeout(Duration::from_secs(30), reading).await.expect("the stream has ended").unwrap();
     assert!(!hub.log().contains("the stop took too long"), "{}", hub.log());
+}
+
+/// `tidegate` with these arguments against this hub, its output by lines.
+fn cli(hub: &Hub, args: &[&str]) -> (Child, std::sync::mpsc::Receiver<String>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(args).arg("--data-dir").arg(hub.data_dir()).current_dir(hub.data_dir());
+    command.env_remove("TIDEGATE_URL").env_remove("TIDEGATE_KEY").env_remove("TIDEGATE_ADMIN_URL");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (told, lines) = std::sync::mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+    (child, lines)
+}
+
+#[tokio::test]
+async fn the_command_line_follows_the_feed_over_a_restart_and_ends_at_the_head_when_told() {
+    let mut hub = Hub::start().await;
+    let key = hub.key(&["publish", "consume"], None).await;
+    let any = hub.public(&key);
+    publish(&any, "acme", names("a", 0..3)).await;
+    publish(&any, "globex", names("g", 0..3)).await;
+
+    let (mut ended, lines) = cli(&hub, &["tail", "--no-follow", "--org", "acme", "--json"]);
+    let events: Vec<Value> = lines.iter().map(|line| serde_json::from_str(&line).unwrap()).collect();
+    assert!(ended.wait().unwrap().success());
+    let ids: Vec<_> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, names("a", 0..3));
+
+    // Every org, as an operator, while the hub comes and goes.
+    let (mut following, lines) = cli(&hub, &["tail", "--start", "seq:4", "--event-types", "order.*,x", "--json"]);
+    let next = || lines.recv_timeout(DEADLINE).map(|line| serde_json::from_str::<Value>(&line).unwrap()["id"].clone());
+    for id in names("g", 0..3) {
+        assert_eq!(next().unwrap(), json!(id));
+    }
+    publish(&any, "acme", ["live".to_owned()]).await;
+    assert_eq!(next().unwrap(), "live");
+    hub.terminate().await;
+    hub.restart().await;
+    publish(&hub.public(&key), "acme", ["back".to_owned()]).await;
+    assert_eq!(next().unwrap(), "back", "at the hub's new address, from the last cursor, nothing twice");
+    following.kill().unwrap();
+    following.wait().unwrap();
+
+    let (mut refused, lines) = cli(&hub, &["tail", "--start", "someday"]);
+    assert!(lines.iter().next().is_none());
+    assert_eq!(refused.wait().unwrap().code(), Some(4));
 }
