@@ -24,7 +24,7 @@ fn store(events: u64, org_of: impl Fn(u64) -> String) -> Arc<FakeStore> {
             ..EventMeta::default()
         };
         let body = Bytes::from_static(b"{\"type\":\"order.created\"}");
-        let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n) };
+        let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n), deliver_at: None };
         let unit = AppendUnit { events: vec![Prepared::new(draft).expect("prepares")], atomic: false };
         store.append(vec![unit]).expect("appends");
     }

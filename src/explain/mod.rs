@@ -119,6 +119,8 @@ pub enum Delivery {
         /// How many positions are between.
         behind: u64,
     },
+    /// The whole hub is paused by an operator.
+    HubPaused,
     /// The consumer is paused.
     Paused,
     /// The breaker lets nothing through.
@@ -269,12 +271,12 @@ fn settled(stand: &Stand) -> (Status, Delivery) {
 
 /// What keeps the whole consumer, if anything does (`EX-4`).
 fn held(stand: &Stand) -> Option<Delivery> {
-    if stand.paused || stand.hold == Some(Hold::Paused) {
-        return Some(Delivery::Paused);
-    }
     let resting = match stand.hold {
-        Some(Hold::Suspended { until }) => Some(until),
-        Some(Hold::Paused) | None => None,
+        Some(Hold::HubPaused) => return Some(Delivery::HubPaused),
+        Some(Hold::Paused) => return Some(Delivery::Paused),
+        _ if stand.paused => return Some(Delivery::Paused),
+        Some(Hold::Suspended { until } | Hold::RateLimited { until }) => Some(until),
+        None => None,
     };
     let phase = stand.breaker.as_ref().map(|breaker| breaker.phase().as_str()).unwrap_or_default();
     match (&stand.breaker, resting) {
@@ -298,6 +300,7 @@ impl Delivery {
             Self::NotReached { reached, behind } => {
                 json!({"state": "not_reached", "reached": reached.0, "behind": behind})
             }
+            Self::HubPaused => json!({"state": "hub_paused"}),
             Self::Paused => json!({"state": "paused"}),
             Self::BreakerOpen { phase, until } => {
                 json!({"state": "breaker_open", "phase": phase, "until": time(until)})

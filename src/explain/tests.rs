@@ -107,6 +107,18 @@ fn every_outcome_of_a_match_follows_from_its_facts() {
         (Stand { last: attempt("status", 1, Some(at(2))), ..none.clone() }, Status::Processed, 1, Delivery::Settled),
         (none, Status::Processed, 0, Delivery::Settled),
         (Stand { hold: rest, ..stand(Standing::Pending) }, Status::Pending, 0, Delivery::RateLimited { until: at(9) }),
+        (
+            Stand { hold: Some(Hold::HubPaused), paused: true, ..stand(Standing::Pending) },
+            Status::Pending,
+            0,
+            Delivery::HubPaused,
+        ),
+        (
+            Stand { hold: Some(Hold::RateLimited { until: at(9) }), ..stand(Standing::Pending) },
+            Status::Pending,
+            0,
+            Delivery::RateLimited { until: at(9) },
+        ),
         // An in-process handler has no breaker, and rests while its code is not registered.
         (
             Stand { hold: rest, breaker: None, ..stand(Standing::Pending) },

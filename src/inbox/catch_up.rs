@@ -50,13 +50,24 @@ impl LogReader {
         if let Some(events) = self.tail.read(from, TAIL_EVENTS) {
             return Ok(chunk(&filter, events, from, upto));
         }
+        let wanted = Wanted::from(&*filter);
+        self.search(wanted, move |event| filter.decide(event) == Decision::Match, from, upto).await
+    }
+
+    /// Looks at what is wanted of the log from `from` to at most `upto`; `fits` decides.
+    ///
+    /// # Errors
+    /// When the store fails or a record is damaged.
+    pub async fn search(
+        &self,
+        wanted: Wanted,
+        fits: impl Fn(&Event) -> bool + Send + 'static,
+        from: Seq,
+        upto: Seq,
+    ) -> Result<Chunk, StoreError> {
         let Ok(_place) = self.lane.acquire().await else { return Err(StoreError::Unavailable) };
         let finder = self.finder.clone();
-        blocking(move || {
-            let fits = |event: &Event| filter.decide(event) == Decision::Match;
-            finder.walk(Wanted::from(&*filter), from, upto, LIMITS, fits)
-        })
-        .await
+        blocking(move || finder.walk(wanted, from, upto, LIMITS, fits)).await
     }
 
     /// The events at these positions; those that retention has dropped are left out.
@@ -112,7 +123,7 @@ mod tests {
                 ..EventMeta::default()
             };
             let body = Bytes::from_static(b"{}");
-            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n) };
+            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n), deliver_at: None };
             let unit = AppendUnit { events: vec![Prepared::new(draft).expect("prepares")], atomic: false };
             store.append(vec![unit]).expect("appends");
         }

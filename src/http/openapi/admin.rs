@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
         manage("changeKey", Method::PATCH, "/v1/admin/keys/{id}")
             .told("Change the rate limit or the end of an API key", "At once. Null takes either away.")
             .path_parameter("id", "The key's id", id("key"))
-            .json(
+            .optional_json(
                 request(vec![("rate_limit", nullable(rate())), ("expires_at", nullable(time_to_come()))], &[]),
                 json!({ "slower": { "value": { "rate_limit": { "per_second": 50, "burst": 100 } } } }),
             )
@@ -94,6 +94,14 @@ pub(super) fn operations() -> Vec<Operation> {
             .path_parameter("id", "The webhook's id", id("whk"))
             .path_parameter("command", "What to do", words(["reset", "open", "disable", "enable"]))
             .answers(200, "The breaker as it is now.", reference("Breaker")),
+        manage("pauseHub", Method::POST, "/v1/admin/pause")
+            .told("Pause the hub", "Events are taken and nothing is delivered to any consumer until it is resumed; what is under way is finished. Not kept over a restart: a hub starts as `server.paused` says.")
+            .correlated()
+            .answers(200, "It is paused.", paused()),
+        manage("resumeHub", Method::POST, "/v1/admin/resume")
+            .told("Resume the hub", "What came meanwhile is delivered.")
+            .correlated()
+            .answers(200, "It is not paused.", paused()),
         manage("injectFault", Method::POST, "/v1/admin/faults/{fault}")
             .told("Inject a fault", "For tests; only when `faults.enabled` is set.")
             .path_parameter(
@@ -104,6 +112,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers(202, "It was injected.", answer(vec![("fault", told()), ("actors", count())]))
             .refuses(&[ProblemKind::Forbidden]),
     ]
+}
+
+fn paused() -> Value {
+    answer(vec![("paused", flag())])
 }
 
 fn key(more: FieldList) -> Value {
@@ -140,19 +152,22 @@ fn stats() -> Value {
         "ingest_queue_bytes",
         "state_queue",
     ];
-    let mut fields = vec![("log", answer(log.into())), ("oldest_pending_age_ms", nullable(count()))];
+    let mut fields =
+        vec![("log", answer(log.into())), ("paused", flag()), ("oldest_pending_age_ms", nullable(count()))];
     fields.extend(counts.map(|name| (name, count())));
     answer(fields)
 }
 
 fn consumer() -> Value {
-    let hold = answer_with(vec![("reason", words(["paused", "suspended"])), ("until", time())], &["reason"]);
+    let hold =
+        answer_with(vec![("reason", words(["hub_paused", "paused", "suspended"])), ("until", time())], &["reason"]);
     let counts = [
         "cursor",
         "lag",
         "window",
         "in_flight",
         "exception_rows",
+        "replay_rows",
         "waiting_for_retry",
         "processed",
         "failed_attempts",

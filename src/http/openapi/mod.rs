@@ -14,7 +14,10 @@ mod cdc;
 mod dead_letters;
 mod events;
 mod health;
+mod jobs;
 mod operation;
+mod replays;
+mod schedule;
 mod schema;
 mod shared;
 mod webhooks;
@@ -45,7 +48,10 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         health::operations(),
         events::operations(limits),
         cdc::operations(),
+        schedule::operations(),
         webhooks::operations(),
+        replays::operations(),
+        jobs::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -80,7 +86,16 @@ fn paths(listener: Listener, limits: &Limits) -> Map<String, Value> {
 }
 
 fn schemas() -> Map<String, Value> {
-    let areas = [shared::schemas(), events::schemas(), webhooks::schemas(), dead_letters::schemas(), admin::schemas()];
+    let areas = [
+        shared::schemas(),
+        events::schemas(),
+        schedule::schemas(),
+        webhooks::schemas(),
+        replays::schemas(),
+        jobs::schemas(),
+        dead_letters::schemas(),
+        admin::schemas(),
+    ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 

@@ -139,6 +139,14 @@ impl Operation {
         self.with_body(false, types, schema, examples)
     }
 
+    /// Another content type of the body, with a form of its own.
+    pub(super) fn also_takes(mut self, kind: &str, schema: Value, examples: Value) -> Self {
+        if let Some(body) = &mut self.body {
+            body["content"][kind] = json!({ "schema": schema, "examples": examples });
+        }
+        self
+    }
+
     /// A JSON document that must be there.
     pub(super) fn json(self, schema: Value, examples: Value) -> Self {
         self.body(&["application/json"], schema, examples)

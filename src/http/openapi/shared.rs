@@ -11,7 +11,7 @@ use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
-use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, Rate};
+use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, RateLimit};
 
 /// An event type, `prefix.*` or `*`.
 pub(super) fn type_pattern() -> Value {
@@ -56,7 +56,6 @@ pub(super) fn parameters() -> Value {
         .into()
 }
 
-/// The headers of the components, by name.
 /// How many a second and how many at once, or the name of a preset.
 pub(super) fn rate() -> Value {
     let numbers = request(
@@ -66,9 +65,10 @@ pub(super) fn rate() -> Value {
         ],
         &["per_second"],
     );
-    json!({ "anyOf": [numbers, words(Rate::presets())] })
+    json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
 }
 
+/// The headers of the components, by name.
 pub(super) fn headers() -> Value {
     json!({
         "RateLimit": {

@@ -10,16 +10,22 @@ use crate::store::records::RowState;
 impl InboxState {
     /// Gives out what can be given out, oldest first, replayed events below live ones. A lane has one event out at a time.
     pub fn claim(&mut self, now: UnixMs) -> Vec<Claim> {
+        self.claim_most(now, usize::MAX)
+    }
+
+    /// As [`InboxState::claim`], and at most so many.
+    pub fn claim_most(&mut self, now: UnixMs, most: usize) -> Vec<Claim> {
         self.wake_due(now);
         let mut claims = Vec::new();
         if self.hold(now).is_some() {
             return claims;
         }
         self.suspended_until = None;
+        self.throttled_until = None;
         let limit = self.ramp.map_or(self.rules.concurrency, |ramp| ramp.min(self.rules.concurrency)).max(1);
         // One at a time means live and replayed events together.
         let limit = if self.rules.ordering == Ordering::Strict { 1 } else { limit };
-        while self.in_flight < limit {
+        while self.in_flight < limit && claims.len() < most {
             let Some(seq) = self.next_claim(limit) else { break };
             let epoch = Epoch(self.next_epoch);
             let lease_until = now.plus_ms(self.rules.lease_ms);

@@ -268,3 +268,32 @@ fn the_settled_ranges_are_bounded() {
     assert_eq!(offered, 2 * RANGES_MAX as u64);
     assert!(!inbox.wants_more());
 }
+
+#[test]
+fn a_rate_that_is_used_up_holds_what_is_ready_and_neither_empties_the_window_nor_slows_the_rest() {
+    let mut inbox = inbox(Ordering::None);
+    for seq in 1..=5 {
+        offer(&mut inbox, seq, seq);
+    }
+    let first = inbox.claim_most(START, 2);
+    assert_eq!(first.len(), 2);
+    assert!(inbox.has_runnable());
+    let until = START.plus_ms(100);
+    inbox.throttle(until);
+    assert_eq!(inbox.hold(START), Some(Hold::RateLimited { until }));
+    assert_eq!(inbox.wake_at(), Some(until), "before the lease of what is out");
+    for claim in first {
+        inbox.settle(claim.seq, claim.epoch, Settlement::Processed, START).expect("counts");
+    }
+    assert!(claimed(&mut inbox, START.plus_ms(99)).is_empty());
+    assert_eq!(claimed(&mut inbox, until), [3, 4, 5], "as many at once as ever");
+    assert_eq!(inbox.hold(until), None);
+
+    inbox.suspend(START.plus_ms(900));
+    inbox.throttle(START.plus_ms(500));
+    assert_eq!(inbox.hold(until), Some(Hold::Suspended { until: START.plus_ms(900) }), "a rest counts first");
+    inbox.resume_now();
+    assert_eq!(inbox.hold(until), Some(Hold::RateLimited { until: START.plus_ms(500) }));
+    inbox.unthrottle();
+    assert_eq!(inbox.hold(until), None);
+}
