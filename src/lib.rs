@@ -14,6 +14,7 @@
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
+//! - [`cdc`]: the change feed
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
@@ -31,6 +32,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod cdc;
 pub mod cli;
 pub mod config;
 pub mod event;

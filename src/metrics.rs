@@ -63,6 +63,8 @@ series! {
     jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
     job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
+    cdc_streams: IntGauge = IntGauge::new("tidegate_cdc_streams", "Streams of the change feed that are open.");
+    cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
     breaker_transitions: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_breaker_transitions_total", "Changes of breakers, by the state they came to."), &["to"]);

@@ -13,7 +13,7 @@ mod range;
 mod source;
 
 pub use model::{
-    ARBITERS_DEFAULT_MAX, Breaker, Config, Delivery, Faults, Inbox, Limits, LiveSettings, Log, LogFormat, Logging,
+    ARBITERS_DEFAULT_MAX, Breaker, Cdc, Config, Delivery, Faults, Inbox, Limits, LiveSettings, Log, LogFormat, Logging,
     OutboxSettings, RetrySchedule, Secrets, Server, Supervise, Trace,
 };
 pub use range::{Range, SETTINGS, nearest, setting};

@@ -30,6 +30,8 @@ pub struct Config {
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
     pub inbox: Inbox,
+    /// The change feed.
+    pub cdc: Cdc,
     /// Webhook deliveries.
     pub delivery: Delivery,
     /// Circuit breakers of webhooks.
@@ -192,6 +194,18 @@ pub struct Inbox {
     pub idle_ms: u64,
     /// Consumers that read the log at once because they are behind.
     pub catch_up_readers: usize,
+}
+
+/// The change feed (CDC-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cdc {
+    /// Streams that may be open.
+    pub streams_max: usize,
+    /// How long a stream is silent at most.
+    pub heartbeat_ms: u64,
+    /// Readers of the feed that read the store at once.
+    pub readers: usize,
 }
 
 /// Webhook deliveries (WHK-5, WHK-6).

@@ -11,7 +11,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, sources,
+    Listener, admin, answer, cdc, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, sources,
     stream, webhooks,
 };
 
@@ -79,6 +79,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/sources/{name}"                  => sources::show;
     Both  PATCH  "/v1/sources/{name}"                  => sources::change;
     Both  DELETE "/v1/sources/{name}"                  => sources::delete;
+    Both  GET    "/v1/cdc"                             => cdc::feed;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

@@ -49,6 +49,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::SharedClock;
@@ -100,6 +101,7 @@ struct Inner {
     gate: Arc<SharedGate>,
     tail: Arc<Tail>,
     finder: Finder,
+    feed: Feed,
     book: Arc<Book>,
     schedule: Handle<ScheduleActor>,
     indexer: Handle<IndexerActor>,
@@ -338,6 +340,7 @@ impl Hub {
         metrics.tail_bytes.set(gauge(inner.tail.bytes() as u64));
         metrics.store_bytes.set(gauge(inner.engine.size_on_disk()));
         metrics.store_reopened.set(gauge(inner.engine.reopened()));
+        metrics.cdc_streams.set(gauge(inner.feed.open_streams() as u64));
         metrics.state_queue.set(gauge(inner.ledger.waiting() as u64));
         for kind in ActorKind::ALL {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
@@ -365,6 +368,12 @@ impl Hub {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    /// The change feed.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
     }
 
     /// The hub's series.

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::cdc::feed::Feed;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -347,6 +348,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
             config,
@@ -356,6 +358,7 @@ impl Hub {
             metrics,
             health,
             tail,
+            feed,
             finder,
             book,
             schedule,

@@ -14,18 +14,16 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{InboxView, Inspect, Publish};
 use crate::inbox::state::Hold;
-use crate::lookup::{Column, Span, Wanted};
+use crate::lookup::{Column, WalkLimits, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, EventLog, Position, ReadLimits, StoreError};
+use crate::store::{AttemptRecord, ConsumerState as _, EventLog as _, Position};
 
 /// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
 /// Rows of the log's index looked at for one page.
 const SCAN_ROWS_MAX: usize = 8_192;
-/// Events read at once, and their bytes.
-const READ: (usize, usize) = (256, 8 << 20);
 /// Pages of attempts looked through for one event and consumer.
 const ATTEMPT_PAGES_MAX: usize = 256;
 /// Pages looked through from the time an event was received on, before the newest ones.
@@ -80,46 +78,6 @@ impl EventQuery {
     }
 }
 
-/// A page being put together.
-struct Scan<'a> {
-    query: &'a EventQuery,
-    items: Vec<Arc<Event>>,
-    /// Every match up to here is among the items.
-    looked_upto: Seq,
-    /// Events that may still be read.
-    room: usize,
-}
-
-impl Scan<'_> {
-    fn goes_on(&self) -> bool {
-        self.items.len() < self.query.limit && self.room > 0
-    }
-
-    /// Reads a span as far as the page goes. What retention has dropped of it is passed over.
-    fn read(&mut self, log: &dyn EventLog, span: Span) -> Result<(), StoreError> {
-        let mut at = span.from;
-        while self.goes_on() && at <= span.upto {
-            let (events, bytes) = READ;
-            let events = log.read(at, ReadLimits { events, bytes, upto: span.upto })?;
-            if events.is_empty() {
-                break;
-            }
-            for event in events {
-                if !self.goes_on() {
-                    break;
-                }
-                self.room -= 1;
-                self.looked_upto = event.seq;
-                at = event.seq.next();
-                if self.query.matches(&event) {
-                    self.items.push(event);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -166,18 +124,10 @@ impl Hub {
         let engine = &self.inner.engine;
         let head = engine.head();
         let at = query.after.unwrap_or_default().next().max(engine.earliest());
-        let mut search = self.inner.finder.search(query.wanted(), at, head);
-        let mut scan = Scan { query, items: Vec::new(), looked_upto: at.prev(), room: SCAN_EVENTS_MAX };
-        while scan.goes_on() && search.probes() < SCAN_ROWS_MAX {
-            let Some(stretch) = search.next_stretch().map_err(|error| store_problem(&error))? else { break };
-            for span in stretch.spans {
-                scan.read(&**engine, span).map_err(|error| store_problem(&error))?;
-            }
-            if scan.goes_on() {
-                scan.looked_upto = stretch.upto;
-            }
-        }
-        Ok(Page { items: scan.items, next: scan.looked_upto.to_string(), has_more: scan.looked_upto < head })
+        let limits = WalkLimits { found: query.limit, events: SCAN_EVENTS_MAX, bytes: usize::MAX, rows: SCAN_ROWS_MAX };
+        let walked = self.inner.finder.walk(query.wanted(), at, head, limits, |event| query.matches(event));
+        let walked = walked.map_err(|error| store_problem(&error))?;
+        Ok(Page { items: walked.events, next: walked.upto.to_string(), has_more: walked.upto < head })
     }
 
     pub(super) async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {

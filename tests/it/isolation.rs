@@ -14,6 +14,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/events/{event}"), Value::Null),
         ("GET", format!("/v1/events/{event}/explain"), Value::Null),
         ("GET", "/v1/events".to_owned(), Value::Null),
+        ("GET", "/v1/cdc".to_owned(), Value::Null),
         ("GET", "/v1/scheduled".to_owned(), Value::Null),
         ("GET", "/v1/scheduled/acme-later".to_owned(), Value::Null),
         ("DELETE", "/v1/scheduled/acme-later".to_owned(), Value::Null),
@@ -108,7 +109,7 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        let lists = ["/v1/events", "/v1/scheduled", "/v1/webhooks", "/v1/dead-letters", "/v1/jobs"];
+        let lists = ["/v1/events", "/v1/cdc", "/v1/scheduled", "/v1/webhooks", "/v1/dead-letters", "/v1/jobs"];
         if method == "GET" && lists.contains(&path.as_str()) {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
@@ -116,8 +117,13 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
         assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
         assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
     }
-    for path in ["/v1/events?org=acme", "/v1/scheduled?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"]
-    {
+    for path in [
+        "/v1/events?org=acme",
+        "/v1/cdc?org=acme",
+        "/v1/scheduled?org=acme",
+        "/v1/webhooks?org=acme",
+        "/v1/dead-letters?org=acme",
+    ] {
         let answer = globex.get(path).await;
         if answer.status == 200 {
             assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");

@@ -9,6 +9,7 @@
 mod access;
 mod admin;
 mod bench;
+mod cdc;
 mod cloud_events;
 mod crash;
 mod crash_schedule;

@@ -10,6 +10,7 @@
 //! - one file an area
 
 mod admin;
+mod cdc;
 mod dead_letters;
 mod events;
 mod health;
@@ -47,6 +48,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        cdc::operations(),
         schedule::operations(),
         sources::operations(),
         webhooks::operations(),

@@ -175,6 +175,14 @@ impl Operation {
         self
     }
 
+    /// The same answer in a further content type.
+    pub(super) fn also_as(mut self, status: u16, kind: &str, schema: Value) -> Self {
+        if let Some(answer) = self.answers.get_mut(&status.to_string()) {
+            answer["content"][kind] = json!({ "schema": schema });
+        }
+        self
+    }
+
     /// An answer without a body.
     pub(super) fn answers_empty(mut self, status: u16, description: &str) -> Self {
         self.answers.insert(status.to_string(), json!({ "description": description }));

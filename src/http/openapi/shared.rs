@@ -118,6 +118,9 @@ fn problem() -> Value {
                 "bound",
                 json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),
             ),
+            ("asked_seq", count()),
+            ("earliest_seq", count()),
+            ("earliest_cursor", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
