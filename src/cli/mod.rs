@@ -14,6 +14,8 @@ mod events;
 mod keys;
 mod pause;
 mod publish;
+mod replay;
+mod schedule;
 mod serve;
 mod tail;
 mod verify;
@@ -64,6 +66,9 @@ enum Command {
     /// Look up events
     #[command(subcommand)]
     Events(events::Command),
+    /// Scheduled events: list and cancel what waits until it is due
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// API keys of applications
     #[command(subcommand)]
     Keys(keys::Command),
@@ -73,6 +78,9 @@ enum Command {
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Replays: events given out again, and the jobs that do it
+    #[command(subcommand)]
+    Replay(replay::Command),
     /// Deliver nothing to any consumer until `tidegate resume`; events are taken all the same
     Pause,
     /// Deliver again what waits since `tidegate pause` or `tidegate serve --paused`
@@ -117,9 +125,11 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
+        Command::Schedule(command) => wait(schedule::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),
         Command::Resume => wait(pause::run(target, output, pause::Order::Resume)),
         Command::Config(command) => config::run(target, output, command),

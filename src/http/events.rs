@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, json as json_answer, text};
-use super::auth::{Principal, authorize};
+use super::auth::{Principal, authorize, write_context};
 use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::params::Params;
 use super::{App, Shared, body};
@@ -14,10 +14,11 @@ use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
 use crate::event::parse::{ParseRules, parse_event, split_array};
 use crate::event::render;
+use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
-use crate::hub::{EventQuery, ExplainQuery, Scope, id_conflict};
+use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
 use crate::store::Appended;
 use crate::trace::TraceContext;
 
@@ -67,17 +68,28 @@ fn receipt(out: &mut Vec<u8>, id: &str, seq: Seq, duplicate: bool) {
     out.extend_from_slice(format!(",\"seq\":{seq},\"duplicate\":{duplicate}}}").as_bytes());
 }
 
+fn scheduled_receipt(out: &mut Vec<u8>, id: &str, deliver_at: UnixMs, duplicate: bool) {
+    let deliver_at = deliver_at.to_rfc3339();
+    let receipt = json!({"id": id, "seq": null, "duplicate": duplicate, "scheduled": true, "deliver_at": deliver_at});
+    out.extend_from_slice(receipt.to_string().as_bytes());
+}
+
 /// One event's result as JSON text; true when it was accepted.
-pub(super) fn result(out: &mut Vec<u8>, id: &str, appended: &Appended) -> bool {
-    match appended {
-        Appended::New(event) => receipt(out, id, event.seq, false),
-        Appended::Duplicate(seq) => receipt(out, id, *seq, true),
-        Appended::Conflict(seq) => {
+pub(super) fn result(out: &mut Vec<u8>, id: &str, accepted: &Accepted) -> bool {
+    match accepted {
+        Accepted::Log(Appended::New(event)) => receipt(out, id, event.seq, false),
+        Accepted::Log(Appended::Duplicate(seq)) => receipt(out, id, *seq, true),
+        Accepted::Scheduled { deliver_at, duplicate } => scheduled_receipt(out, id, *deliver_at, *duplicate),
+        Accepted::Log(Appended::Conflict(seq)) => {
             error_result(out, &id_conflict(id, *seq));
             return false;
         }
-        Appended::Withheld => {
+        Accepted::Log(Appended::Withheld) => {
             error_result(out, &Problem::new(ProblemKind::Conflict, "another event of the atomic batch was refused"));
+            return false;
+        }
+        Accepted::Refused(problem) => {
+            error_result(out, problem);
             return false;
         }
     }
@@ -96,23 +108,35 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     if form == Form::Batch {
         return take_batch(&app, &principal, &request, payload, form).await;
     }
+    // One event is taken whole or not at all, whatever is said of it; but what is said must fit.
+    if !request.query_string().is_empty() {
+        Params::read(&request, &["atomic"])?.flag("atomic")?;
+    }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
     let draft = parse_with(&app, &principal, trace_of(&request), |rules| read(form, &request, &bytes, rules))?;
     let id = draft.meta.id.clone();
-    let appended = app.hub.append(vec![draft], false).await?.pop();
+    let context = || write_context(&app, &request, &principal);
+    let accepted = app.hub.accept(vec![draft], false, context).await?.pop();
     let mut out = Vec::with_capacity(96);
-    match appended {
-        Some(Appended::New(event)) => {
+    match accepted {
+        Some(Accepted::Log(Appended::New(event))) => {
             receipt(&mut out, &id, event.seq, false);
             Ok(text(StatusCode::ACCEPTED, out))
         }
-        Some(Appended::Duplicate(seq)) => {
+        Some(Accepted::Log(Appended::Duplicate(seq))) => {
             receipt(&mut out, &id, seq, true);
             Ok(text(StatusCode::OK, out))
         }
-        Some(Appended::Conflict(seq)) => Err(id_conflict(&id, seq).into()),
-        Some(Appended::Withheld) | None => Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into()),
+        Some(Accepted::Scheduled { deliver_at, duplicate }) => {
+            scheduled_receipt(&mut out, &id, deliver_at, duplicate);
+            Ok(text(if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED }, out))
+        }
+        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq).into()),
+        Some(Accepted::Refused(problem)) => Err(problem.into()),
+        Some(Accepted::Log(Appended::Withheld)) | None => {
+            Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into())
+        }
     }
 }
 
@@ -154,9 +178,12 @@ async fn take_batch(
             Err(problem) => parsed.push(Err(problem)),
         }
     }
-    let appended = if drafts.is_empty() { Vec::new() } else { app.hub.append(drafts, atomic).await? };
-    if atomic && appended.iter().any(|one| matches!(one, Appended::Conflict(_) | Appended::Withheld)) {
-        let at = appended.iter().position(|one| matches!(one, Appended::Conflict(_))).unwrap_or(0);
+    let context = || write_context(app, request, principal);
+    let accepted_all = if drafts.is_empty() { Vec::new() } else { app.hub.accept(drafts, atomic, context).await? };
+    let conflict = |one: &Accepted| matches!(one, Accepted::Log(Appended::Conflict(_)));
+    let withheld = |one: &Accepted| matches!(one, Accepted::Log(Appended::Withheld));
+    if atomic && accepted_all.iter().any(|one| conflict(one) || withheld(one)) {
+        let at = accepted_all.iter().position(conflict).unwrap_or(0);
         let id = parsed.get(at).and_then(|one| one.as_ref().ok()).map_or("", String::as_str);
         let mut problem = id_conflict(id, Seq::ZERO);
         problem.field = Some(format!("[{at}].id"));
@@ -165,13 +192,13 @@ async fn take_batch(
     let mut out = Vec::with_capacity(64 + parsed.len() * 80);
     out.extend_from_slice(b"{\"results\":[");
     let (mut accepted, mut rejected) = (0_usize, 0_usize);
-    let mut appended = appended.iter();
+    let mut results = accepted_all.iter();
     for (at, one) in parsed.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
         let fine = match one {
-            Ok(id) => appended.next().is_some_and(|appended| result(&mut out, id, appended)),
+            Ok(id) => results.next().is_some_and(|accepted| result(&mut out, id, accepted)),
             Err(problem) => {
                 error_result(&mut out, problem);
                 false

@@ -10,9 +10,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use super::answer::Answer;
-use super::auth::{Principal, authorize};
+use super::auth::{Principal, authorize, write_context};
 use super::events::{error_result, parse, result, streaming, trace_of};
 use super::{Shared, body};
+use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::hub::Scope;
 use crate::trace::TraceContext;
@@ -70,6 +71,7 @@ struct State {
     app: Shared,
     principal: Principal,
     trace: Option<TraceContext>,
+    context: WriteContext,
     payload: web::Payload,
     cutter: Cutter,
     ended: bool,
@@ -85,7 +87,8 @@ pub(crate) async fn publish_stream(app: Shared, request: HttpRequest, payload: w
         lines: VecDeque::new(),
     };
     let trace = trace_of(&request);
-    let state = State { app, principal, trace, payload, cutter, ended: false };
+    let context = write_context(&app, &request, &principal);
+    let state = State { app, principal, trace, context, payload, cutter, ended: false };
     let results = stream::unfold(state, |mut state| async move {
         loop {
             if !state.cutter.lines.is_empty() {
@@ -144,14 +147,16 @@ impl State {
             });
         }
         self.principal.wait_for(&self.app, parsed.len()).await;
-        let appended = if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.append(drafts, false).await };
+        let context = || self.context.clone();
+        let accepted =
+            if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.accept(drafts, false, context).await };
         let mut out = Vec::with_capacity(parsed.len() * 80);
         let mut next = 0;
         for one in parsed {
-            match (one, &appended) {
-                (Ok(id), Ok(appended)) => {
-                    if let Some(appended) = appended.get(next) {
-                        result(&mut out, &id, appended);
+            match (one, &accepted) {
+                (Ok(id), Ok(accepted)) => {
+                    if let Some(accepted) = accepted.get(next) {
+                        result(&mut out, &id, accepted);
                     }
                     next += 1;
                 }

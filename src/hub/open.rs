@@ -26,10 +26,13 @@ use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::{HubPause, Notice};
+use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
+use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
+use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
@@ -182,6 +185,7 @@ impl Hub {
             allow_private: config.delivery.allow_private_networks,
             allowed: config.delivery.allowed_networks.clone(),
         };
+        let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let mut lanes = Vec::with_capacity(threads.lanes.len());
         for arbiter in &threads.lanes {
@@ -196,6 +200,19 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let jobs = Jobs::load(JobsParts {
+            registry: jobs_registry,
+            arbiters: threads.lanes.clone(),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            running_max: config.jobs.running_max,
+            finished_max: config.jobs.finished_max,
+            finished_ms: config.jobs.finished_ms,
+        })?;
+        let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
+        let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
@@ -264,6 +281,21 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
+        let gate = Arc::new(SharedGate::new(config.log.ingest_queue_bytes));
+        let schedule_parts = ScheduleParts {
+            store: engine.clone(),
+            log: Arc::clone(&log),
+            book: Arc::clone(&book),
+            intake: Arc::clone(&intake),
+            gate: Arc::clone(&gate),
+            settings: settings.live(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            turn: Arc::default(),
+        };
+        let schedule =
+            supervise(&threads.core, ActorKind::Schedule, &health, move || ScheduleActor::new(schedule_parts.clone()));
+
         let indexer_parts = IndexerParts {
             log: Arc::clone(&log),
             index: engine.clone(),
@@ -285,6 +317,17 @@ impl Hub {
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
+        let replays = ReplayParts {
+            // Jobs read beside the consumers that are behind, one at a time.
+            reader: LogReader::new(finder.clone(), Arc::clone(&tail), 1),
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            inboxes: Arc::clone(&directory) as Arc<dyn Inboxes>,
+            closing: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
         let router_parts = RouterParts {
             log,
             tail: Arc::clone(&tail),
@@ -303,7 +346,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: SharedGate::new(config.log.ingest_queue_bytes),
+            gate,
             config,
             clock,
             random,
@@ -312,6 +355,8 @@ impl Hub {
             health,
             tail,
             finder,
+            book,
+            schedule,
             indexer,
             ledger,
             pause,
@@ -325,11 +370,14 @@ impl Hub {
             keys,
             webhooks,
             settings,
+            jobs,
+            replays,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
+        inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));

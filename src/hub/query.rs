@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Consumer, Hub, Service, store_problem};
 use crate::event::envelope::Event;
 use crate::event::filter::TypePattern;
+use crate::explain::DELIVERED;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
@@ -17,7 +18,7 @@ use crate::lookup::{Column, Span, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog, Position, ReadLimits, StoreError};
+use crate::store::{AttemptRecord, ConsumerState as _, EventLog, Position, ReadLimits, StoreError};
 
 /// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
@@ -31,8 +32,6 @@ const ATTEMPT_PAGES_MAX: usize = 256;
 const ATTEMPT_PAGES_NEAR: usize = 64;
 /// Pages read at once.
 const PAGES_READ: usize = 2;
-/// Dead letters looked at for one page.
-const DEAD_SCAN_MAX: usize = 20_000;
 
 /// What a look-up of events asks for. A clause that is not given does not narrow.
 #[derive(Clone, Debug, Default)]
@@ -200,7 +199,8 @@ impl Hub {
     /// The attempts of one event, of those still kept. Blocks.
     ///
     /// Most events are tried when they come in, so the search begins there; one that was tried long after (a backlog, a
-    /// late retry) is looked for from the newest attempts back.
+    /// late retry) is looked for from the newest attempts back. So is one that was given up: it may have been given out
+    /// again since.
     pub(super) fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
         let engine = &self.inner.engine;
         let received_ms = event.received_at.0;
@@ -222,7 +222,7 @@ impl Hub {
                 Some(_) | None => break,
             }
         }
-        if found.iter().any(|attempt| attempt.next_try_at.is_none()) {
+        if found.iter().any(|attempt| attempt.outcome == DELIVERED) {
             return Ok(found);
         }
         let pages =
@@ -266,48 +266,6 @@ impl Hub {
             }
             before = last;
         }
-    }
-
-    /// Dead letters, newest first. Blocks.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn dead_letters(
-        &self,
-        wanted: impl Fn(&DeadLetterRecord) -> bool,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Value>, Problem> {
-        let mut items = Vec::new();
-        let mut before = cursor.map(str::to_owned);
-        let mut scanned = 0;
-        loop {
-            let records = self.inner.engine.dead_letters(before.as_deref(), 200);
-            let records = records.map_err(|error| store_problem(&error))?;
-            if records.is_empty() {
-                return Ok(Page { items, next: before.unwrap_or_default(), has_more: false });
-            }
-            for record in records {
-                scanned += 1;
-                before = Some(record.id.clone());
-                if wanted(&record) {
-                    items.push(dead_letter_json(&record));
-                }
-                if items.len() >= limit || scanned >= DEAD_SCAN_MAX {
-                    return Ok(Page { items, next: before.unwrap_or_default(), has_more: true });
-                }
-            }
-        }
-    }
-
-    /// A dead letter, when the org may see it. Blocks.
-    ///
-    /// # Errors
-    /// [`ProblemKind::NotFound`], also for one of another org.
-    pub fn dead_letter(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
-        let found = self.inner.engine.dead_letter(id).map_err(|error| store_problem(&error))?;
-        let visible = found.filter(|record| org.is_none_or(|org| org == record.org));
-        visible.map(|record| dead_letter_json(&record)).ok_or_else(|| Problem::not_found("dead letter", id))
     }
 
     /// Every consumer with its lag and sizes.
@@ -428,31 +386,6 @@ fn attempt_json(attempt: &AttemptRecord) -> Value {
         "error": attempt.error,
         "response_snippet": attempt.snippet,
         "next_try_at": attempt.next_try_at.map(UnixMs::to_rfc3339),
-    })
-}
-
-fn dead_letter_json(record: &DeadLetterRecord) -> Value {
-    // The event was JSON when it came in.
-    let event = serde_json::from_slice(&record.event).unwrap_or(Value::Null);
-    json!({
-        "id": record.id,
-        "at": record.at.to_rfc3339(),
-        "consumer": record.consumer.as_str(),
-        "seq": record.seq.0,
-        "event_id": record.event_id,
-        "type": record.event_type,
-        "org": record.org,
-        "error": {
-            "message": record.error_message,
-            "code": record.error_code,
-            "kind": record.error_kind,
-            "detail": record.error_detail,
-        },
-        "attempts": record.attempts,
-        "first_attempt": record.first_attempt.map(UnixMs::to_rfc3339),
-        "last_attempt": record.last_attempt.map(UnixMs::to_rfc3339),
-        "correlation_id": record.correlation_id,
-        "event": event,
     })
 }
 

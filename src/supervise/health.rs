@@ -24,12 +24,25 @@ pub enum ActorKind {
     Breaker,
     /// Writes the index of the log.
     Indexer,
+    /// Takes the steps of one job.
+    Job,
+    /// Releases scheduled events.
+    Schedule,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker, Self::Indexer];
+    pub const ALL: [Self; 9] = [
+        Self::Outbox,
+        Self::Router,
+        Self::Inbox,
+        Self::Delivery,
+        Self::Handler,
+        Self::Breaker,
+        Self::Indexer,
+        Self::Job,
+        Self::Schedule,
+    ];
 
     /// Its name, bounded for labels.
     #[must_use]
@@ -42,6 +55,8 @@ impl ActorKind {
             Self::Handler => "handler",
             Self::Breaker => "breaker",
             Self::Indexer => "indexer",
+            Self::Job => "job",
+            Self::Schedule => "schedule",
         }
     }
 
@@ -54,6 +69,8 @@ impl ActorKind {
             Self::Handler => 4,
             Self::Breaker => 5,
             Self::Indexer => 6,
+            Self::Job => 7,
+            Self::Schedule => 8,
         }
     }
 }

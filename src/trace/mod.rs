@@ -28,10 +28,10 @@ use crate::config::Trace;
 use crate::event::envelope::{Draft, Event};
 use crate::ground::clock::SharedClock;
 use crate::ground::error::Problem;
+use crate::ground::ids::Seq;
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
 use crate::retry::AttemptResult;
-use crate::store::Appended;
 
 pub use context::TraceContext;
 pub use export::TraceError;
@@ -181,17 +181,18 @@ impl Tracer {
     }
 
     /// Ends the spans of events with what came of appending them.
-    pub fn ingested(&self, ingest: Ingest, answers: &Result<Vec<Appended>, Problem>) {
+    pub fn ingested<T>(&self, ingest: Ingest, answers: Result<&[T], &Problem>, received: impl Fn(&T) -> Received) {
         let Some(export) = &self.export else { return };
         let end_ns = self.end_ns(ingest.began);
         for (at, event) in ingest.events.into_iter().enumerate() {
             let Some(event) = event else { continue };
             let (outcome, seq) = match answers {
-                Ok(answers) => match answers.get(at) {
-                    Some(Appended::New(new)) => (Outcome::Fine("new"), Some(new.seq)),
-                    Some(Appended::Duplicate(seq)) => (Outcome::Fine("duplicate"), Some(*seq)),
-                    Some(Appended::Conflict(_)) => (Outcome::Failed("conflict".into()), None),
-                    Some(Appended::Withheld) | None => (Outcome::Failed("withheld".into()), None),
+                Ok(answers) => match answers.get(at).map(&received) {
+                    Some(Received::New(seq)) => (Outcome::Fine("appended"), Some(seq)),
+                    Some(Received::Duplicate(seq)) => (Outcome::Fine("duplicate"), Some(seq)),
+                    Some(Received::Scheduled) => (Outcome::Fine("scheduled"), None),
+                    Some(Received::Refused(why)) => (Outcome::Failed(why), None),
+                    None => (Outcome::Failed("it was not answered".to_owned()), None),
                 },
                 Err(problem) => (Outcome::Failed(problem.to_string()), None),
             };
@@ -255,7 +256,9 @@ impl Tracer {
         if let Some(status) = status.filter(|_| span.kind == Kind::Client) {
             span.number("http.response.status_code", u64::from(status));
         }
-        span.text("tidegate.outcome", result.as_str().to_owned());
+        if matches!(outcome, Outcome::Failed(_)) {
+            span.text("tidegate.outcome", result.as_str().to_owned());
+        }
         span.outcome(outcome);
         export.send(*span);
     }
@@ -266,6 +269,19 @@ impl Tracer {
             export.flush().await;
         }
     }
+}
+
+/// What became of an event that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is in the log.
+    New(Seq),
+    /// It was in the log before.
+    Duplicate(Seq),
+    /// It waits until it is due.
+    Scheduled,
+    /// It was not taken, and why.
+    Refused(String),
 }
 
 /// How an attempt reaches its consumer.

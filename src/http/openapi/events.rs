@@ -51,12 +51,13 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .json(reference("NewEvent"), example("invoice", "An invoice was paid", &invoice()))
             .also_takes(STRUCTURED, reference("CloudEvent"), example("invoice", "The same as a CloudEvent", &cloud_invoice()))
             .also_takes(BATCH, cloud_events(batch_events_max), example("one", "A batch of one", &json!([cloud_invoice()])))
+            .query("atomic", "With a batch of CloudEvents: take all of them or none", flag())
             .answers(
                 202,
-                "The event is durable. A batch is answered as `publishBatch` answers it.",
-                json!({ "oneOf": [reference("Receipt"), reference("BatchResults")] }),
+                "The event is durable: in the log, or scheduled. A batch is answered as `publishBatch` answers it.",
+                json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt"), reference("BatchResults")] }),
             )
-            .answers(200, "It was there already: the same id and the same body.", reference("Receipt"))
+            .answers(200, "It was there already: the same id and the same body.", reference("AnyReceipt"))
             .links(202, "/id", &["getEvent"])
             .refuses(written)
             .refuses(&[ProblemKind::Forbidden]),
@@ -66,7 +67,7 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
                 "Publish many events",
                 &format!("At most {batch_events_max} events and {batch_bytes_max} bytes. An element that does not fit rejects itself only, unless `atomic` is true."),
             )
-            .query("atomic", "Take all of them or none", flag())
+            .query("atomic", "Take all of them or none; none may be for later then", flag())
             .json(
                 list_of(json!({}), 0, batch_events_max),
                 example("two", "Two events", &json!([invoice(), { "type": "invoice.sent", "data": { "number": 1002 } }])),
@@ -206,6 +207,9 @@ fn cloud_event() -> Value {
     schema
 }
 
+/// What a delay may be as a text.
+const DELAY: &str = "^[0-9]{1,9}(ms|s|m|h|d)?$";
+
 fn scope() -> Value {
     nullable(any_text(SCOPE_CHARS_MAX))
 }
@@ -268,6 +272,8 @@ fn envelope() -> FieldList {
         ("ordering_key", nullable(any_text(KEY_CHARS_MAX))),
         ("request_context", request_context()),
         ("traceparent", nullable(traceparent)),
+        ("deliver_at", nullable(time())),
+        ("delay", nullable(json!({ "type": ["string", "integer"], "minimum": 0, "pattern": DELAY }))),
     ]
 }
 
@@ -315,7 +321,21 @@ pub(super) fn schemas() -> FieldList {
     vec![
         ("NewEvent", request(envelope(), &["type"])),
         ("Receipt", answer(vec![("id", text(EVENT_ID_CHARS_MAX)), ("seq", count()), ("duplicate", flag())])),
-        ("BatchResult", json!({ "oneOf": [reference("Receipt"), answer(vec![("error", problem(&refused))])] })),
+        (
+            "ScheduledReceipt",
+            answer(vec![
+                ("id", text(EVENT_ID_CHARS_MAX)),
+                ("seq", json!({ "type": "null" })),
+                ("duplicate", flag()),
+                ("scheduled", json!({ "const": true })),
+                ("deliver_at", time()),
+            ]),
+        ),
+        ("AnyReceipt", json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt")] })),
+        (
+            "BatchResult",
+            json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt"), answer(vec![("error", problem(&refused))])] }),
+        ),
         (
             "BatchResults",
             answer(vec![("results", list(reference("BatchResult"))), ("accepted", count()), ("rejected", count())]),

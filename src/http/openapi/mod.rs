@@ -13,7 +13,10 @@ mod admin;
 mod dead_letters;
 mod events;
 mod health;
+mod jobs;
 mod operation;
+mod replays;
+mod schedule;
 mod schema;
 mod shared;
 mod webhooks;
@@ -43,7 +46,10 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        schedule::operations(),
         webhooks::operations(),
+        replays::operations(),
+        jobs::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -78,7 +84,16 @@ fn paths(listener: Listener, limits: &Limits) -> Map<String, Value> {
 }
 
 fn schemas() -> Map<String, Value> {
-    let areas = [shared::schemas(), events::schemas(), webhooks::schemas(), dead_letters::schemas(), admin::schemas()];
+    let areas = [
+        shared::schemas(),
+        events::schemas(),
+        schedule::schemas(),
+        webhooks::schemas(),
+        replays::schemas(),
+        jobs::schemas(),
+        dead_letters::schemas(),
+        admin::schemas(),
+    ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 

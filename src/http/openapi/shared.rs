@@ -114,6 +114,8 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            ("seq", count()),
+            ("state", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );

@@ -263,7 +263,7 @@ pub(super) fn event(n: u64) -> Prepared {
         ordering_key: Some(format!("k{}", n % 5)),
         ..EventMeta::default()
     };
-    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START };
+    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START, deliver_at: None };
     Prepared::new(draft).expect("prepares")
 }
 
