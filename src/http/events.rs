@@ -108,6 +108,10 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     if form == Form::Batch {
         return take_batch(&app, &principal, &request, payload, form).await;
     }
+    // One event is taken whole or not at all, whatever is said of it; but what is said must fit.
+    if !request.query_string().is_empty() {
+        Params::read(&request, &["atomic"])?.flag("atomic")?;
+    }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
     let draft = parse_with(&app, &principal, trace_of(&request), |rules| read(form, &request, &bytes, rules))?;

@@ -70,8 +70,8 @@ impl Cutter {
 struct State {
     app: Shared,
     principal: Principal,
-    context: WriteContext,
     trace: Option<TraceContext>,
+    context: WriteContext,
     payload: web::Payload,
     cutter: Cutter,
     ended: bool,
@@ -86,9 +86,9 @@ pub(crate) async fn publish_stream(app: Shared, request: HttpRequest, payload: w
         line_bytes_max: app.hub.config().limits.event_bytes_max,
         lines: VecDeque::new(),
     };
-    let context = write_context(&app, &request, &principal);
     let trace = trace_of(&request);
-    let state = State { app, principal, context, trace, payload, cutter, ended: false };
+    let context = write_context(&app, &request, &principal);
+    let state = State { app, principal, trace, context, payload, cutter, ended: false };
     let results = stream::unfold(state, |mut state| async move {
         loop {
             if !state.cutter.lines.is_empty() {

@@ -11,6 +11,7 @@ use crate::ground::ids::Seq;
 use crate::outbox::AppendReply;
 use crate::schedule::{Asked, Request, Schedule};
 use crate::store::{Appended, Prepared};
+use crate::trace::Received;
 
 /// What became of an event that was taken in.
 #[derive(Clone, Debug)]
@@ -29,15 +30,15 @@ pub enum Accepted {
 }
 
 impl Accepted {
-    /// A word for it, or why not; and its position in the log.
-    fn told(&self) -> (Result<&'static str, String>, Option<Seq>) {
+    /// The same for the event's trace.
+    fn received(&self) -> Received {
         match self {
-            Self::Log(Appended::New(event)) => (Ok("new"), Some(event.seq)),
-            Self::Log(Appended::Duplicate(seq)) => (Ok("duplicate"), Some(*seq)),
-            Self::Log(Appended::Conflict(_)) => (Err("conflict".to_owned()), None),
-            Self::Log(Appended::Withheld) => (Err("withheld".to_owned()), None),
-            Self::Scheduled { .. } => (Ok("scheduled"), None),
-            Self::Refused(problem) => (Err(problem.to_string()), None),
+            Self::Log(Appended::New(event)) => Received::New(event.seq),
+            Self::Log(Appended::Duplicate(seq)) => Received::Duplicate(*seq),
+            Self::Log(Appended::Conflict(_)) => Received::Refused("its id belongs to another event".to_owned()),
+            Self::Log(Appended::Withheld) => Received::Refused("another event of the batch was refused".to_owned()),
+            Self::Scheduled { .. } => Received::Scheduled,
+            Self::Refused(problem) => Received::Refused(problem.to_string()),
         }
     }
 }
@@ -71,12 +72,9 @@ impl Hub {
     ) -> Result<Vec<Accepted>, Problem> {
         let tracer = &self.inner.tracer;
         let Some(spans) = tracer.ingest(&mut drafts) else { return self.take_in(drafts, atomic, context).await };
-        let answers = self.take_in(drafts, atomic, context).await;
-        tracer.ingested(spans, |at| match &answers {
-            Ok(answers) => answers.get(at).map_or((Err("no receipt".to_owned()), None), Accepted::told),
-            Err(problem) => (Err(problem.to_string()), None),
-        });
-        answers
+        let accepted = self.take_in(drafts, atomic, context).await;
+        tracer.ingested(spans, accepted.as_deref(), Accepted::received);
+        accepted
     }
 
     async fn take_in(

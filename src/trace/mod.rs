@@ -27,6 +27,7 @@ use std::fmt;
 use crate::config::Trace;
 use crate::event::envelope::{Draft, Event};
 use crate::ground::clock::SharedClock;
+use crate::ground::error::Problem;
 use crate::ground::ids::Seq;
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
@@ -179,14 +180,22 @@ impl Tracer {
         })
     }
 
-    /// Ends the spans of events with what came of each, by its place: a word or why not, and its position in the log.
-    pub fn ingested(&self, ingest: Ingest, came_to: impl Fn(usize) -> (Result<&'static str, String>, Option<Seq>)) {
+    /// Ends the spans of events with what came of appending them.
+    pub fn ingested<T>(&self, ingest: Ingest, answers: Result<&[T], &Problem>, received: impl Fn(&T) -> Received) {
         let Some(export) = &self.export else { return };
         let end_ns = self.end_ns(ingest.began);
         for (at, event) in ingest.events.into_iter().enumerate() {
             let Some(event) = event else { continue };
-            let (outcome, seq) = came_to(at);
-            let outcome = outcome.map_or_else(Outcome::Failed, Outcome::Fine);
+            let (outcome, seq) = match answers {
+                Ok(answers) => match answers.get(at).map(&received) {
+                    Some(Received::New(seq)) => (Outcome::Fine("appended"), Some(seq)),
+                    Some(Received::Duplicate(seq)) => (Outcome::Fine("duplicate"), Some(seq)),
+                    Some(Received::Scheduled) => (Outcome::Fine("scheduled"), None),
+                    Some(Received::Refused(why)) => (Outcome::Failed(why), None),
+                    None => (Outcome::Failed("it was not answered".to_owned()), None),
+                },
+                Err(problem) => (Outcome::Failed(problem.to_string()), None),
+            };
             let mut append = SpanData::new("append", Kind::Internal, event.trace, event.append, Some(event.ingest));
             append.begin_ns = ingest.began.unix_ns;
             append.end_ns = end_ns;
@@ -247,7 +256,9 @@ impl Tracer {
         if let Some(status) = status.filter(|_| span.kind == Kind::Client) {
             span.number("http.response.status_code", u64::from(status));
         }
-        span.text("tidegate.outcome", result.as_str().to_owned());
+        if matches!(outcome, Outcome::Failed(_)) {
+            span.text("tidegate.outcome", result.as_str().to_owned());
+        }
         span.outcome(outcome);
         export.send(*span);
     }
@@ -258,6 +269,19 @@ impl Tracer {
             export.flush().await;
         }
     }
+}
+
+/// What became of an event that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is in the log.
+    New(Seq),
+    /// It was in the log before.
+    Duplicate(Seq),
+    /// It waits until it is due.
+    Scheduled,
+    /// It was not taken, and why.
+    Refused(String),
 }
 
 /// How an attempt reaches its consumer.

@@ -60,8 +60,7 @@ impl SpanData {
 
     pub(super) fn outcome(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Fine("duplicate") => self.number("tidegate.duplicate", 1),
-            Outcome::Fine(_) => {}
+            Outcome::Fine(word) => self.text("tidegate.outcome", word.to_owned()),
             Outcome::Failed(why) => self.error = Some(clip(&why, ERROR_CHARS_MAX).to_owned()),
         }
     }

@@ -121,6 +121,8 @@ fn problem() -> Value {
             ("asked_seq", count()),
             ("earliest_seq", count()),
             ("earliest_cursor", told()),
+            ("seq", count()),
+            ("state", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
