@@ -10,6 +10,7 @@
 //! - [`ratelimit`]: token buckets, for producers and for endpoints
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
+//! - [`trace`]: the trace of each event, in and out, and the export of its spans
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
@@ -53,4 +54,5 @@ pub mod schedule;
 pub mod serve;
 pub mod store;
 pub mod supervise;
+pub mod trace;
 pub mod webhook;

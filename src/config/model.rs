@@ -41,6 +41,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// The hub's own log.
     pub logging: Logging,
+    /// Traces of events.
+    pub trace: Trace,
     /// Restarts of actors.
     pub supervise: Supervise,
     /// Fault injection.
@@ -335,6 +337,20 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
+}
+
+/// Traces of events (OBS-3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    /// The collector that takes traces over OTLP/HTTP; empty means no spans are made.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here which are recorded; others are as who began them says.
+    pub sampling_ratio: f64,
+    /// Spans that wait to be sent; past it they are dropped and counted.
+    pub queue_spans_max: usize,
+    /// For one request to the collector.
+    pub timeout_ms: u64,
 }
 
 /// Restarts of actors (OPS-4).

@@ -70,6 +70,7 @@ use crate::router::RouterActor;
 use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
+use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
@@ -105,6 +106,7 @@ struct Inner {
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
     pause: Arc<HubPause>,
+    tracer: Tracer,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -282,6 +284,7 @@ impl Hub {
             () = self.settle_down() => {}
             () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
         }
+        inner.tracer.flush().await;
         let threads = inner.threads.lock().take();
         if let Some(threads) = threads {
             threads.end().await;

@@ -37,6 +37,7 @@ use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
+use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings};
 use crate::webhook::record::WebhookStatus;
@@ -82,6 +83,9 @@ pub enum HubError {
     /// The client for deliveries cannot be made.
     #[error("delivery client: {0}")]
     Outbound(#[from] OutboundError),
+    /// Traces cannot be exported as the settings ask.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Series with one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -213,6 +217,7 @@ impl Hub {
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let tracer = Tracer::new(&config.trace, Arc::clone(&clock), Arc::clone(&random), &metrics)?;
         let pause = HubPause::new(config.server.paused);
         if pause.is_on() {
             tracing::warn!(
@@ -228,6 +233,7 @@ impl Hub {
             router: link.clone(),
             lanes,
             pause: Arc::clone(&pause),
+            tracer: tracer.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -357,6 +363,7 @@ impl Hub {
             indexer,
             ledger,
             pause,
+            tracer,
             outbox,
             intake,
             router,

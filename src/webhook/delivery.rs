@@ -18,9 +18,11 @@ use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
 use crate::event::envelope::{BodyFormat, Event};
 use crate::ground::clock::SharedClock;
+use crate::ground::ids::ConsumerId;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::metrics::Metrics;
 use crate::supervise::Handle;
+use crate::trace::{AttemptKind, Tracer};
 
 /// Where and how one webhook is called; replaced as a whole when it changes.
 #[derive(Clone, Debug)]
@@ -42,6 +44,10 @@ pub struct Target {
 /// What a delivery actor works with.
 #[derive(Clone)]
 pub struct DeliveryParts {
+    /// Whose deliveries.
+    pub consumer: ConsumerId,
+    /// Traces attempts.
+    pub tracer: Tracer,
     /// Where to.
     pub target: Arc<ArcSwap<Target>>,
     /// The endpoint's breaker.
@@ -56,6 +62,7 @@ pub struct DeliveryParts {
 
 /// Calls one webhook.
 pub struct DeliveryActor {
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     metrics: Arc<Metrics>,
     breaker: Handle<BreakerActor>,
@@ -103,8 +110,8 @@ impl DeliveryActor {
     /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
-        let DeliveryParts { target, breaker, outbound, metrics, clock } = parts;
-        Self { call: Caller { target, outbound, clock }, metrics, breaker }
+        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, clock } = parts;
+        Self { traced: Arc::new((consumer, tracer)), call: Caller { target, outbound, clock }, metrics, breaker }
     }
 }
 
@@ -118,12 +125,14 @@ impl Handler<Deliver> for DeliveryActor {
     fn handle(&mut self, Deliver { work }: Deliver, _: &mut Self::Context) {
         for (ticket, event) in work {
             let (call, breaker, metrics) = (self.call.clone(), self.breaker.clone(), Arc::clone(&self.metrics));
-            actix::spawn(attempt(call, breaker, metrics, ticket, event));
+            let traced = Arc::clone(&self.traced);
+            actix::spawn(attempt(traced, call, breaker, metrics, ticket, event));
         }
     }
 }
 
 async fn attempt(
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     breaker: Handle<BreakerActor>,
     metrics: Arc<Metrics>,
@@ -149,8 +158,12 @@ async fn attempt(
             return;
         }
     };
-    let answer = call.call(&event.meta.id, event.meta.traceparent.as_deref(), |format| event.rendered(format)).await;
+    let (consumer, tracer) = &*traced;
+    let span = tracer.attempt(&event, consumer, ticket.attempt(), AttemptKind::Call);
+    let traceparent = span.traceparent();
+    let answer = call.call(&event.meta.id, traceparent.as_deref(), |format| event.rendered(format)).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
+    tracer.attempted(span, &result);
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);
 }

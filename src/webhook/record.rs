@@ -33,7 +33,7 @@ pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
 /// The modes of signing.
-const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
+pub(crate) const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
 /// How long both secrets of a rotation sign unless it says otherwise, in milliseconds: 24 hours.
 pub const OVERLAP_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// Longest overlap of a rotation, in milliseconds: 7 days.

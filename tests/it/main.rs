@@ -39,4 +39,5 @@ mod shutdown;
 mod signing;
 mod store;
 mod support;
+mod traces;
 mod webhooks;

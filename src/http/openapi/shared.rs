@@ -68,6 +68,11 @@ pub(super) fn rate() -> Value {
     json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
 }
 
+/// A rate as it is kept and shown.
+pub(super) fn rate_kept() -> Value {
+    answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())])
+}
+
 /// The headers of the components, by name.
 pub(super) fn headers() -> Value {
     json!({

@@ -8,15 +8,20 @@ use super::schema::{
     FieldList, answer, count, flag, id, list, list_of, nullable, of_form, page, reference, request, text, time, told,
     whole, words,
 };
-use super::shared::expression;
 use super::shared::{delivery, org_name, type_pattern};
+use super::shared::{expression, rate, rate_kept};
+use crate::breaker::BreakerSettings;
+use crate::breaker::settings::{CALL_MS_MAX, CALL_MS_MIN, COUNT_MAX, TIME_MS_MAX, WINDOW_MAX};
 use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX};
 use crate::hub::Scope;
 use crate::retry::FailureKind;
 use crate::retry::policy::{MULTIPLIER_MAX, RetryPolicy};
-use crate::webhook::record::{CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, HEADERS_MAX, URL_CHARS_MAX};
+use crate::webhook::record::{
+    CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, HEADERS_MAX, OVERLAP_MS_DEFAULT, OVERLAP_MS_MAX, SIGNING,
+    URL_CHARS_MAX,
+};
 
 const TAG: &str = "webhooks";
 
@@ -30,6 +35,8 @@ pub(super) fn operations() -> Vec<Operation> {
             "value": { "url": "https://example.com/hooks", "org": "acme", "event_types": ["invoice.*"], "ordering": "key" },
         },
     });
+    let mut overlap = whole(0, OVERLAP_MS_MAX);
+    overlap["default"] = json!(OVERLAP_MS_DEFAULT);
     let change = json!({ "narrow": { "summary": "Other types", "value": { "event_types": ["invoice.paid"] } } });
     vec![
         on("createWebhook", Method::POST, "/v1/webhooks")
@@ -74,6 +81,18 @@ pub(super) fn operations() -> Vec<Operation> {
             .told("Resume a webhook", "Also one that was disabled because its endpoint answered 410.")
             .correlated()
             .answers(200, "The webhook as it is now.", reference("Webhook"))
+            .refuses(&[ProblemKind::Conflict]),
+        one("rotateSecret", Method::POST, "/v1/webhooks/{id}/rotate-secret")
+            .told(
+                "Give a webhook a new secret",
+                "It is shown this once. Until the overlap is over deliveries are signed with both; a rotation within the overlap of another ends that one.",
+            )
+            .optional_json(
+                request(vec![("overlap_ms", nullable(overlap))], &[]),
+                json!({ "an hour": { "value": { "overlap_ms": 3_600_000 } } }),
+            )
+            .correlated()
+            .answers(200, "The webhook with its new secret.", reference("WebhookWithSecret"))
             .refuses(&[ProblemKind::Conflict]),
         one("testWebhook", Method::POST, "/v1/webhooks/{id}/test")
             .told("Send a test event", "At once, past inbox and breaker. The answer says what came of it.")
@@ -141,6 +160,9 @@ fn settings() -> FieldList {
         ("headers", nullable(headers)),
         ("concurrency", nullable(whole(1, CONCURRENCY_MAX))),
         ("retry", nullable(reference("NewRetryPolicy"))),
+        ("signing", nullable(signing())),
+        ("rate_limit", nullable(rate())),
+        ("breaker", nullable(reference("NewBreakerSettings"))),
         ("description", nullable(text(DESCRIPTION_CHARS_MAX))),
     ]
 }
@@ -158,8 +180,43 @@ fn new_webhook() -> Value {
     request(fields, &["url", "event_types"])
 }
 
-fn webhook(more: FieldList) -> Value {
-    let mut fields = vec![
+fn signing() -> Value {
+    words(SIGNING.split(", "))
+}
+
+/// The numbers of a breaker, as they are kept; `null` for those that are off.
+fn breaker_fields() -> FieldList {
+    let some = || whole(1, COUNT_MAX.into());
+    let share = || nullable(json!({ "type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0 }));
+    let calls = || whole(1, WINDOW_MAX as u64);
+    vec![
+        ("failure_threshold", some()),
+        ("success_threshold", some()),
+        ("cooldown_ms", whole(1, TIME_MS_MAX)),
+        ("cooldown_cap_ms", whole(1, TIME_MS_MAX)),
+        ("probes_max", some()),
+        ("probe_timeout_ms", whole(1, TIME_MS_MAX)),
+        ("failure_rate", share()),
+        ("slow_call_ms", nullable(whole(1, TIME_MS_MAX))),
+        ("slow_rate", share()),
+        ("min_calls", calls()),
+        ("window", calls()),
+        ("ramp_ms", whole(0, TIME_MS_MAX)),
+        ("call_timeout_ms", nullable(whole(CALL_MS_MIN, CALL_MS_MAX))),
+    ]
+}
+
+/// A breaker as a client asks for it: a preset's name, or the numbers that differ from a preset's or the hub's.
+fn new_breaker() -> Value {
+    let preset = || words(BreakerSettings::PRESETS.iter().copied());
+    let mut fields = breaker_fields();
+    fields.push(("preset", preset()));
+    json!({ "anyOf": [preset(), request(fields, &[])] })
+}
+
+fn webhook() -> Value {
+    let previous = answer(vec![("secret_last4", told()), ("public_key", nullable(told())), ("until", time())]);
+    answer(vec![
         ("id", id("whk")),
         ("url", told()),
         ("org", nullable(org_name())),
@@ -177,14 +234,17 @@ fn webhook(more: FieldList) -> Value {
         ("description", nullable(told())),
         ("status", words(["active", "paused", "disabled"])),
         ("status_reason", nullable(told())),
+        ("signing", signing()),
+        ("rate_limit", nullable(rate_kept())),
+        ("breaker", nullable(reference("BreakerSettings"))),
         ("secret_last4", told()),
+        ("public_key", nullable(told())),
+        ("previous_secret", nullable(previous)),
         ("created_at", time()),
         ("created_by", reference("WriteContext")),
         ("updated_at", time()),
         ("updated_by", reference("WriteContext")),
-    ];
-    fields.extend(more);
-    answer(fields)
+    ])
 }
 
 fn outcome() -> Value {
@@ -223,12 +283,16 @@ fn test() -> Value {
 }
 
 pub(super) fn schemas() -> FieldList {
-    let secret = of_form("^whsec_[A-Za-z0-9+/=]+$");
+    // With a key pair there is none to tell: receivers need the public key only.
+    let mut with_secret = webhook();
+    with_secret["properties"]["signing_secret"] = of_form("^(whsec_[A-Za-z0-9+/=]+|[0-9a-f]{64})$");
     vec![
         ("NewWebhook", new_webhook()),
         ("WebhookChange", request(settings(), &[])),
-        ("Webhook", webhook(Vec::new())),
-        ("WebhookWithSecret", webhook(vec![("signing_secret", secret)])),
+        ("Webhook", webhook()),
+        ("WebhookWithSecret", with_secret),
+        ("NewBreakerSettings", new_breaker()),
+        ("BreakerSettings", answer(breaker_fields())),
         ("NewRetryPolicy", new_retry()),
         ("RetryPolicy", json!({ "oneOf": retry_schedules().map(answer) })),
         ("Attempt", attempt()),
