@@ -16,6 +16,7 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -37,6 +38,7 @@ pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
+pub mod pull;
 pub mod ratelimit;
 pub mod retry;
 pub mod router;

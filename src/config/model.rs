@@ -29,6 +29,8 @@ pub struct Config {
     pub inbox: Inbox,
     /// Webhook deliveries.
     pub delivery: Delivery,
+    /// Clients of pull consumers.
+    pub pull: Pull,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
     /// Where the key that seals secrets comes from.
@@ -195,6 +197,20 @@ pub struct Delivery {
     pub arbiters: usize,
     /// When a failed delivery is tried again.
     pub retry: RetrySchedule,
+}
+
+/// Clients of pull consumers (INB-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pull {
+    /// Polls that wait and streams that are open, of every consumer together.
+    pub clients_max: usize,
+    /// The same of one consumer.
+    pub consumer_clients_max: usize,
+    /// A stream says this often that it is alive; a WebSocket whose client is silent for three times as long is closed.
+    pub heartbeat_ms: u64,
+    /// A stream whose client takes nothing for this long is closed.
+    pub send_timeout_ms: u64,
 }
 
 /// Threads that deliver when the number is left to the hub.

@@ -10,7 +10,10 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, stream, webhooks};
+use super::{
+    Listener, admin, answer, consumers, dead_letters, deliveries, events, health, openapi, push, socket, stream,
+    webhooks,
+};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,21 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/webhooks/{id}/pause"             => webhooks::pause;
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
+
+    Both  POST   "/v1/consumers"                       => consumers::create;
+    Both  GET    "/v1/consumers"                       => consumers::list;
+    Both  GET    "/v1/consumers/{name}"                => consumers::show;
+    Both  PATCH  "/v1/consumers/{name}"                => consumers::change;
+    Both  DELETE "/v1/consumers/{name}"                => consumers::delete;
+    Both  POST   "/v1/consumers/{name}/pause"          => consumers::pause;
+    Both  POST   "/v1/consumers/{name}/resume"         => consumers::resume;
+    Both  POST   "/v1/consumers/{name}/pull"           => consumers::pull;
+    Both  POST   "/v1/consumers/{name}/ack"            => consumers::ack;
+    Both  POST   "/v1/consumers/{name}/nak"            => consumers::nak;
+    Both  POST   "/v1/consumers/{name}/term"           => consumers::term;
+    Both  POST   "/v1/consumers/{name}/extend"         => consumers::extend;
+    Both  GET    "/v1/consumers/{name}/stream"         => push::stream;
+    Both  GET    "/v1/consumers/{name}/ws"             => socket::open;
 
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;

@@ -24,6 +24,8 @@ use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::{Deliverer, DelivererSlot};
 use crate::inbox::spec::{ConsumerSpec, InboxParts, NoticeTaker, Totals};
 use crate::metrics::Metrics;
+use crate::pull::PullService;
+use crate::pull::service::PullDeliverer;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
@@ -68,6 +70,8 @@ pub enum Service {
     Webhook(Arc<ArcSwap<Target>>),
     /// By code in this process, once it is registered.
     Handler,
+    /// By clients that ask.
+    Pull(Arc<PullService>),
 }
 
 /// A consumer.
@@ -106,6 +110,9 @@ impl Consumer {
         if let Some(handler) = &*self.handler.lock() {
             handler.hint(PanicNow);
             count += 1;
+        }
+        if let Service::Pull(service) = &self.service {
+            count += usize::from(service.panic_now());
         }
         count
     }
@@ -171,6 +178,9 @@ impl Directory {
         let Some((_, consumer)) = self.consumers.remove(id) else { return };
         let running = consumer.running.lock().take();
         let handler = consumer.handler.lock().take();
+        if let Service::Pull(service) = &consumer.service {
+            service.stop();
+        }
         if let Some(handler) = handler {
             handler.hint(Stop);
         }
@@ -274,6 +284,10 @@ impl Directory {
                 Some((delivery, breaker))
             }
             Service::Handler => None,
+            Service::Pull(service) => {
+                consumer.deliver.store(Arc::new(Some(Arc::new(PullDeliverer(Arc::clone(service))))));
+                None
+            }
         };
         let inbox_parts = InboxParts {
             consumer: consumer.id.clone(),

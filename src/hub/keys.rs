@@ -224,6 +224,14 @@ impl Keys {
         Some(key)
     }
 
+    /// Whether a key that was found before still opens anything: it was not revoked or changed meanwhile and has not
+    /// expired.
+    #[must_use]
+    pub fn still_opens(&self, key: &Key, now: UnixMs) -> bool {
+        let current = stored_hash(&key.record).and_then(|hash| self.by_hash.get(&hash).map(|entry| Arc::clone(&entry)));
+        current.is_some_and(|current| current.record.expires_at.is_none_or(|end| end > now))
+    }
+
     /// Makes a key from a request. Blocks. Returns it with its text, which is not kept.
     ///
     /// # Errors

@@ -20,6 +20,7 @@
 //! A hub runs on threads of its own, so it can be used from any runtime. Stopping is ordered: nothing new is taken, what
 //! is out is waited for, positions are written, then the threads end.
 
+mod consume;
 mod deliveries;
 mod directory;
 mod documents;
@@ -27,6 +28,7 @@ mod handlers;
 mod keys;
 mod open;
 mod operate;
+mod pulls;
 mod query;
 mod settings;
 mod stop;
@@ -57,9 +59,12 @@ use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
 
+pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
+pub(crate) use pulls::STANDING;
+
 pub use keys::{Key, Keys, Scope};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
@@ -90,6 +95,7 @@ struct Inner {
     handler_documents: Documents<handlers::HandlerRecord>,
     keys: Keys,
     webhooks: webhooks::Webhooks,
+    pulls: pulls::Pulls,
     settings: settings::Settings,
     sealer: Sealer,
     policy: AddressPolicy,
@@ -284,9 +290,9 @@ impl Hub {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
-        let (webhooks, handlers) = self.consumer_counts();
-        metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
-        metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
+        for (kind, count) in self.consumer_counts() {
+            metrics.consumers.with_label_values(&[kind.as_str()]).set(gauge(count));
+        }
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         metrics.render()

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::pulls::Pulls;
 use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
@@ -29,6 +30,7 @@ use crate::inbox::spec::Notice;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
+use crate::pull::{PullService, TokenKey};
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
@@ -160,6 +162,8 @@ impl Hub {
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
         let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
+        let tokens = TokenKey::generate(&*random);
+        let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
@@ -280,6 +284,10 @@ impl Hub {
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
+        let now = clock.now();
+        for record in pulls.all() {
+            directory.add(ConsumerId::new(&record.id), record.spec(&config), Service::Pull(PullService::new(now)));
+        }
         let router_parts = RouterParts {
             log,
             tail: Arc::clone(&tail),
@@ -317,6 +325,7 @@ impl Hub {
             handler_documents,
             keys,
             webhooks,
+            pulls,
             settings,
             sealer,
             policy,
@@ -324,6 +333,7 @@ impl Hub {
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
@@ -338,6 +348,26 @@ async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(KEY_USES_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         Hub { inner }.save_key_uses().await;
+    }
+}
+
+/// Removes ephemeral consumers when their time is over, until the hub ends. Sleeps while there are none.
+async fn expire_consumers(hub: Weak<Inner>) {
+    let Some((changed, clock)) =
+        hub.upgrade().map(|inner| (Arc::clone(&inner.pulls.changed), Arc::clone(&inner.clock)))
+    else {
+        return;
+    };
+    loop {
+        let Some(inner) = hub.upgrade() else { return };
+        let next = Hub { inner }.expire_consumers().await;
+        match next {
+            Some(at) => tokio::select! {
+                () = clock.sleep(Duration::from_millis(at.since_ms(clock.now()))) => {}
+                () = changed.notified() => {}
+            },
+            None => changed.notified().await,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub enum ConsumerKind {
     Webhook,
     /// In-process code.
     Handler,
+    /// Clients that ask for deliveries.
+    Pull,
 }
 
 impl ConsumerKind {
@@ -35,6 +37,7 @@ impl ConsumerKind {
         match self {
             Self::Webhook => "webhook",
             Self::Handler => "handler",
+            Self::Pull => "pull",
         }
     }
 }

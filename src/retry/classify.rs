@@ -35,6 +35,8 @@ pub enum FailureKind {
     Handler,
     /// The handler or consumer said that no retry will help.
     Rejected,
+    /// The consumer asked for another attempt.
+    Nak,
     /// The handler panicked.
     Panic,
     /// The holder neither finished nor renewed its lease in time.
@@ -57,6 +59,7 @@ impl FailureKind {
         Self::Gone,
         Self::Handler,
         Self::Rejected,
+        Self::Nak,
         Self::Panic,
         Self::LeaseExpired,
         Self::Internal,
@@ -77,6 +80,7 @@ impl FailureKind {
             Self::Gone => "gone",
             Self::Handler => "handler",
             Self::Rejected => "rejected",
+            Self::Nak => "nak",
             Self::Panic => "panic",
             Self::LeaseExpired => "lease_expired",
             Self::Internal => "internal",
@@ -92,6 +96,7 @@ impl FailureKind {
             | Self::Tls
             | Self::Timeout
             | Self::Handler
+            | Self::Nak
             | Self::Panic
             | Self::LeaseExpired
             | Self::Internal => true,
@@ -176,6 +181,7 @@ impl AttemptResult {
                 | FailureKind::Auth
                 | FailureKind::Gone
                 | FailureKind::Handler
+                | FailureKind::Nak
                 | FailureKind::Panic
                 | FailureKind::LeaseExpired => Some(CallResult::Failure),
                 FailureKind::Status if status.is_some_and(status_retryable) => Some(CallResult::Failure),

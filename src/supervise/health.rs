@@ -24,12 +24,22 @@ pub enum ActorKind {
     Breaker,
     /// Writes the index of the log.
     Indexer,
+    /// Hands the deliveries of one consumer to the clients that wait for them.
+    Pull,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Outbox, Self::Router, Self::Inbox, Self::Delivery, Self::Handler, Self::Breaker, Self::Indexer];
+    pub const ALL: [Self; 8] = [
+        Self::Outbox,
+        Self::Router,
+        Self::Inbox,
+        Self::Delivery,
+        Self::Handler,
+        Self::Breaker,
+        Self::Indexer,
+        Self::Pull,
+    ];
 
     /// Its name, bounded for labels.
     #[must_use]
@@ -42,6 +52,7 @@ impl ActorKind {
             Self::Handler => "handler",
             Self::Breaker => "breaker",
             Self::Indexer => "indexer",
+            Self::Pull => "pull",
         }
     }
 
@@ -54,6 +65,7 @@ impl ActorKind {
             Self::Handler => 4,
             Self::Breaker => 5,
             Self::Indexer => 6,
+            Self::Pull => 7,
         }
     }
 }

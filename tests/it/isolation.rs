@@ -23,10 +23,27 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
         ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
+        ("POST", "/v1/consumers".to_owned(), json!({"name": "own", "org": "acme", "event_types": ["*"]})),
+        ("GET", "/v1/consumers".to_owned(), Value::Null),
+        ("GET", "/v1/consumers/pulled".to_owned(), Value::Null),
+        ("PATCH", "/v1/consumers/pulled".to_owned(), json!({"event_types": ["stolen.*"]})),
+        ("POST", "/v1/consumers/pulled/pause".to_owned(), json!({})),
+        ("POST", "/v1/consumers/pulled/resume".to_owned(), json!({})),
+        ("POST", "/v1/consumers/pulled/pull".to_owned(), json!({"max": 1})),
+        ("POST", "/v1/consumers/pulled/ack".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/nak".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/term".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/extend".to_owned(), json!({"tokens": [TOKEN]})),
+        ("GET", "/v1/consumers/pulled/stream".to_owned(), Value::Null),
+        ("GET", "/v1/consumers/pulled/ws".to_owned(), Value::Null),
+        ("DELETE", "/v1/consumers/pulled".to_owned(), Value::Null),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
     ]
 }
+
+/// A text of the form of a token.
+const TOKEN: &str = "AQAAAAAAAAAHIAAAAAAAAAAAAAGiBYVkewAAAAAAAAAAAAAAAA";
 
 const ADMIN: &[(&str, &str)] = &[
     ("GET", "/v1/admin/keys"),
@@ -56,6 +73,8 @@ async fn scene() -> Scene {
     receiver.script("/acme", [Reply::Status(400)]);
     let made = json!({"url": receiver.url("/acme"), "org": "acme", "event_types": ["a.*"], "retry": retry(&[50])});
     let webhook = acme.webhook(&made).await["id"].as_str().unwrap().to_owned();
+    let pulled = json!({"name": "pulled", "event_types": ["a.*"]});
+    acme.post("/v1/consumers", &pulled).await.expect(201);
     let event = acme.publish(&json!({"id": "acme-1", "type": "a.b", "data": {"private": true}})).await;
     let letters = acme.wait_dead_letters(&webhook, 1).await;
     let letter = letters[0]["id"].as_str().unwrap().to_owned();
@@ -92,14 +111,17 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        if method == "GET" && matches!(path.as_str(), "/v1/events" | "/v1/webhooks" | "/v1/dead-letters") {
+        if method == "GET"
+            && matches!(path.as_str(), "/v1/events" | "/v1/webhooks" | "/v1/consumers" | "/v1/dead-letters")
+        {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
         }
         assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
         assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
     }
-    for path in ["/v1/events?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"] {
+    for path in ["/v1/events?org=acme", "/v1/webhooks?org=acme", "/v1/consumers?org=acme", "/v1/dead-letters?org=acme"]
+    {
         let answer = globex.get(path).await;
         if answer.status == 200 {
             assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");
@@ -141,8 +163,18 @@ async fn a_key_does_only_what_its_scopes_say() {
     let forbidden = [
         ("publish", &["GET /v1/events", "GET /v1/webhooks", "POST /v1/webhooks", "GET /v1/dead-letters"][..]),
         ("read", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}", "POST /v1/webhooks/{}/pause"][..]),
-        ("manage", &["POST /v1/events"][..]),
-        ("consume", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}"][..]),
+        ("manage", &["POST /v1/events", "POST /v1/consumers/pulled/pull", "GET /v1/consumers/pulled/stream"][..]),
+        (
+            "consume",
+            &[
+                "POST /v1/events",
+                "POST /v1/webhooks",
+                "DELETE /v1/webhooks/{}",
+                "POST /v1/consumers",
+                "DELETE /v1/consumers/pulled",
+                "POST /v1/consumers/pulled/pause",
+            ][..],
+        ),
     ];
     for (scope, calls) in forbidden {
         let key = scene.hub.key(&[scope], Some("acme")).await;

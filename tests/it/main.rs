@@ -9,6 +9,7 @@
 mod admin;
 mod bench;
 mod cloud_events;
+mod consumers;
 mod crash;
 mod deliveries;
 mod demo;
@@ -22,6 +23,8 @@ mod openapi;
 mod ordering;
 mod overload;
 mod panics;
+mod pull_crash;
+mod push;
 mod rate_limits;
 mod retention;
 mod secrets;

@@ -63,12 +63,12 @@ impl InboxActor {
 
     /// A consumer that rests for long holds no events in memory: it detaches and reads again later.
     pub(super) fn rest_if_held(&mut self) {
-        let now = self.now();
+        let (now, unasked) = (self.now(), self.is_unasked());
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
             Some(Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
-            None => false,
+            None => unasked,
         };
         if !long || state.counts().in_flight > 0 {
             return;
@@ -84,7 +84,7 @@ impl InboxActor {
     }
 
     fn is_held(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.hold(self.now()).is_some())
+        self.is_unasked() || self.state.as_ref().is_some_and(|state| state.hold(self.now()).is_some())
     }
 
     /// Nothing is offered any more: what comes is read from the log.

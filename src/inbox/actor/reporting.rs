@@ -20,7 +20,7 @@ const UNTAKEN_PAUSE_MS: u64 = 1_000;
 impl InboxActor {
     /// One timer at a time, at the earliest time something may happen.
     pub(super) fn plan_wake(&mut self, ctx: &mut Context<Self>) {
-        let at = self.state.as_ref().and_then(InboxState::wake_at);
+        let at = [self.state.as_ref().and_then(InboxState::wake_at), self.rest_at()].into_iter().flatten().min();
         let at = if self.session.is_congested() {
             // Neither reading nor claiming goes on: what is due stays due meanwhile.
             Some(self.now().plus_ms(CONGESTED_PAUSE_MS))

@@ -10,6 +10,11 @@ use crate::store::records::RowState;
 impl InboxState {
     /// Gives out what can be given out, oldest first, replayed events below live ones. A lane has one event out at a time.
     pub fn claim(&mut self, now: UnixMs) -> Vec<Claim> {
+        self.claim_up_to(now, usize::MAX)
+    }
+
+    /// The same, at most so many.
+    pub fn claim_up_to(&mut self, now: UnixMs, most: usize) -> Vec<Claim> {
         self.wake_due(now);
         let mut claims = Vec::new();
         if self.hold(now).is_some() {
@@ -19,7 +24,7 @@ impl InboxState {
         let limit = self.ramp.map_or(self.rules.concurrency, |ramp| ramp.min(self.rules.concurrency)).max(1);
         // One at a time means live and replayed events together.
         let limit = if self.rules.ordering == Ordering::Strict { 1 } else { limit };
-        while self.in_flight < limit {
+        while self.in_flight < limit && claims.len() < most {
             let Some(seq) = self.next_claim(limit) else { break };
             let epoch = Epoch(self.next_epoch);
             let lease_until = now.plus_ms(self.rules.lease_ms);
@@ -163,13 +168,21 @@ impl InboxState {
     /// # Errors
     /// [`Illegal`] when the claim is not the one that counts.
     pub fn renew(&mut self, seq: Seq, epoch: Epoch, now: UnixMs) -> Result<(), Illegal> {
+        self.lease_for(seq, epoch, now, None).map(|_| ())
+    }
+
+    /// Lets the lease of a claim end so many milliseconds from now, or a whole lease. Returns when.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the claim is not the one that counts.
+    pub fn lease_for(&mut self, seq: Seq, epoch: Epoch, now: UnixMs, lease_ms: Option<u64>) -> Result<UnixMs, Illegal> {
         let item = self.items.get_mut(&seq).ok_or(Illegal::Unknown(seq))?;
-        let lease_until = item.lease_of(seq, epoch)?;
-        self.leases.remove(&(lease_until, seq));
-        let lease_until = now.plus_ms(self.rules.lease_ms);
+        let before = item.lease_of(seq, epoch)?;
+        self.leases.remove(&(before, seq));
+        let lease_until = now.plus_ms(lease_ms.unwrap_or(self.rules.lease_ms));
         item.phase = Phase::InFlight { epoch, lease_until };
         self.leases.insert((lease_until, seq));
-        Ok(())
+        Ok(lease_until)
     }
 
     /// Attempts made before this claim, and when the first was.
