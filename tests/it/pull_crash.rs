@@ -29,8 +29,9 @@ struct Seen {
     undone: Vec<String>,
     deliveries: u64,
     refused: u64,
-    /// In which order each key was confirmed first.
+    /// Events by key, in the order in which each came first. A client notes a delivery before it answers it.
     order: HashMap<u64, Vec<u64>>,
+    came: HashSet<String>,
 }
 
 struct Load {
@@ -98,6 +99,10 @@ async fn consume(load: Arc<Load>, name: &'static str, client: u64) {
             {
                 let mut seen = load.seen[name].lock();
                 seen.deliveries += 1;
+                if seen.came.insert(id.clone()) {
+                    let n: u64 = id.parse().unwrap();
+                    seen.order.entry(n % KEYS).or_default().push(n);
+                }
                 if seen.confirmed.contains(&id) {
                     seen.undone.push(id.clone());
                 }
@@ -118,11 +123,7 @@ async fn consume(load: Arc<Load>, name: &'static str, client: u64) {
             }
             load.seen[name].lock().asked.insert(id.clone());
             if let Some((200, _)) = load.send(&api, &format!("/v1/consumers/{name}/ack"), &tokens).await {
-                let mut seen = load.seen[name].lock();
-                let n: u64 = id.parse().unwrap();
-                if seen.confirmed.insert(id) {
-                    seen.order.entry(n % KEYS).or_default().push(n);
-                }
+                load.seen[name].lock().confirmed.insert(id);
             }
         }
     }
