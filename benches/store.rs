@@ -27,7 +27,7 @@ fn draft(random: &dyn Random) -> Draft {
         ..EventMeta::default()
     };
     let body = format!(r#"{{"type":"order.created","data":"{}"}}"#, "x".repeat(BODY_BYTES - 34));
-    Draft { meta, body: Bytes::from(body), id_given: true, received_at: NOW }
+    Draft { meta, body: Bytes::from(body), id_given: true, received_at: NOW, deliver_at: None }
 }
 
 /// One durable group as the writer thread commits it, sync included, on the disk that holds the target folder: of one

@@ -14,9 +14,13 @@
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
+//! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
+//! - [`explain`]: why an event did or did not reach a consumer
+//! - [`job`]: long work in steps, which goes on after a restart where it was
+//! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -29,19 +33,23 @@ pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod explain;
 pub mod ground;
 pub mod handler;
 pub mod http;
 pub mod hub;
 pub mod inbox;
+pub mod job;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
 pub mod pull;
 pub mod ratelimit;
+pub mod replay;
 pub mod retry;
 pub mod router;
+pub mod schedule;
 pub mod serve;
 pub mod store;
 pub mod supervise;

@@ -37,6 +37,10 @@ const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
+    schedule_taken: IntCounter = IntCounter::new("tidegate_schedule_taken_total", "Events held back until they are due.");
+    schedule_ended: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_schedule_ended_total", "Scheduled events that wait no longer, by what became of them."), &["outcome"]);
+    scheduled: IntGauge = IntGauge::new("tidegate_scheduled_events", "Events that wait until they are due.");
+    scheduled_bytes: IntGauge = IntGauge::new("tidegate_scheduled_bytes", "Bytes of the events that wait until they are due.");
     events_duplicate: IntCounter = IntCounter::new("tidegate_events_duplicate_total", "Events sent again and recognised.");
     events_refused: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_events_refused_total", "Events refused, by the kind of problem."), &["problem"]);
     commit_seconds: Histogram = Histogram::with_opts(HistogramOpts::new("tidegate_log_commit_seconds", "Time of one group commit, sync included.").buckets(FAST.to_vec()));
@@ -54,6 +58,9 @@ series! {
     deliveries_deferred: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_deliveries_deferred_total", "Claims given back without an attempt, by reason."), &["reason"]);
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
+    jobs: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_jobs", "Jobs that wait or run, by state."), &["state"]);
+    jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
+    job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
@@ -64,6 +71,7 @@ series! {
     actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
     http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
     errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");
     ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");
     build: GaugeVec = GaugeVec::new(Opts::new("tidegate_build_info", "Always 1; the version is in the label."), &["version"]);
 }

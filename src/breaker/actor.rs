@@ -57,6 +57,11 @@ pub struct Record {
 #[rtype(result = "BreakerView")]
 pub struct Instruct(pub Command);
 
+/// Your numbers have changed: read them again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Configure;
+
 /// Where do you stand?
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "BreakerView")]
@@ -76,8 +81,8 @@ pub struct BreakerView {
 pub struct BreakerParts {
     /// The upstream.
     pub id: String,
-    /// Its numbers.
-    pub settings: BreakerSettings,
+    /// Reads its numbers; they can be changed while it runs.
+    pub settings: Arc<dyn Fn() -> BreakerSettings + Send + Sync>,
     /// Where its state is kept.
     pub registry: Arc<dyn Registry>,
     /// Series.
@@ -99,7 +104,7 @@ impl BreakerActor {
     /// A breaker that reads its state when it starts.
     #[must_use]
     pub fn new(parts: BreakerParts) -> Self {
-        let breaker = Breaker::new(parts.settings.clone());
+        let breaker = Breaker::new((parts.settings)());
         Self { parts, breaker, revision: None, saving: false, unsaved: false }
     }
 
@@ -109,7 +114,7 @@ impl BreakerActor {
         ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| match loaded {
             Ok(Some(document)) => {
                 actor.revision = Some(document.revision);
-                match record::decode(&document.bytes, actor.parts.settings.clone()) {
+                match record::decode(&document.bytes, (actor.parts.settings)()) {
                     Ok(breaker) => actor.breaker = breaker,
                     Err(error) => {
                         tracing::warn!(breaker = %actor.parts.id, %error, "the stored breaker does not decode; it starts closed");
@@ -224,6 +229,14 @@ impl Handler<Instruct> for BreakerActor {
         let transition = self.breaker.command(command, self.parts.clock.now());
         self.moved(transition, ctx);
         actix::MessageResult(self.view())
+    }
+}
+
+impl Handler<Configure> for BreakerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Configure, _: &mut Self::Context) {
+        self.breaker.set_settings((self.parts.settings)());
     }
 }
 

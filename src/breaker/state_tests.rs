@@ -309,6 +309,7 @@ fn small_settings() -> impl Strategy<Value = BreakerSettings> {
             min_calls: 3,
             window: 5,
             ramp_ms: 100,
+            call_timeout_ms: None,
         },
     )
 }

@@ -23,6 +23,8 @@ use crate::ground::secret::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// For an answer that has no end.
+const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Characters kept of an answer that is no problem document.
 const SNIPPET_CHARS_MAX: usize = limits::SNIPPET_CHARS_MAX;
 
@@ -205,6 +207,25 @@ impl Client {
         }
         let failure = Failure::Refused { status: status.as_u16(), problem: problem_of(&bytes) };
         Err(Refusal { failure, retry_after: after.map(Duration::from_secs) })
+    }
+
+    /// Asks for an answer that has no end.
+    ///
+    /// # Errors
+    /// When no hub answers, or it refuses.
+    pub async fn open(&self, path: &str, query: &Query) -> Result<reqwest::Response, Failure> {
+        let unreachable = |error: reqwest::Error| Failure::Unreachable {
+            url: self.base.to_string(),
+            reason: causes(&error.without_url()),
+        };
+        let request = self.http.get(self.address(path, query)).header(AUTHORIZATION, &self.bearer);
+        let answer = request.timeout(ENDLESS).send().await.map_err(unreachable)?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let bytes = answer.bytes().await.map_err(unreachable)?;
+        Err(Failure::Refused { status: status.as_u16(), problem: problem_of(&bytes) })
     }
 
     fn address(&self, path: &str, query: &Query) -> Url {

@@ -1,5 +1,7 @@
 //! `tidegate events`: look-ups in the log.
 
+use serde_json::Value;
+
 use super::client::{Body, Client, Door, Method, Query, Target, segment};
 use super::exit::Failure;
 use super::output::{Column, Output};
@@ -14,6 +16,23 @@ pub enum Command {
         /// Its org, where ids of several orgs are the same
         #[arg(long)]
         org: Option<String>,
+    },
+    /// Say for every consumer why it got an event or not, and where the delivery stands
+    Explain {
+        /// The event's id
+        id: String,
+        /// Its org, where ids of several orgs are the same
+        #[arg(long)]
+        org: Option<String>,
+        /// This consumer alone
+        #[arg(long)]
+        consumer: Option<String>,
+        /// Go on from an earlier answer
+        #[arg(long)]
+        cursor: Option<String>,
+        /// Consumers of one answer
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
     },
     /// List events
     List(Filter),
@@ -80,6 +99,55 @@ const COLUMNS: &[Column] = &[
     ("SOURCE", "/source"),
 ];
 
+const EXPLAINED: &[Column] = &[
+    ("CONSUMER", "/consumer"),
+    ("MATCHED", "/matched"),
+    ("STATUS", "/status"),
+    ("ATTEMPTS", "/attempts"),
+    ("WHY", "/why"),
+];
+
+/// An explanation with one sentence for each consumer.
+fn in_words(answer: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut answer: Value = serde_json::from_slice(answer).map_err(anyhow::Error::from)?;
+    for one in answer["consumers"].as_array_mut().into_iter().flatten() {
+        let why = why(one);
+        one["why"] = Value::from(why);
+    }
+    Ok(answer.to_string().into_bytes())
+}
+
+fn why(one: &Value) -> String {
+    let delivery = &one["delivery"];
+    let text = |value: &Value| match value {
+        Value::Null => "?".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let word = |name: &str| text(&delivery[name]);
+    let mut why = match delivery["state"].as_str().unwrap_or_default() {
+        "not_matched" => format!("{}: {}", text(&one["decided_by"]), text(&one["detail"])),
+        "before_start" => format!("the consumer began after it, at {}", word("from")),
+        "gap" => "retention dropped it before it was read".to_owned(),
+        "not_reached" => format!("not reached: the consumer is at {}, {} behind", word("reached"), word("behind")),
+        "paused" => "the consumer is paused".to_owned(),
+        "breaker_open" => format!("the breaker is {} until {}", word("phase"), word("until")),
+        "rate_limited" => format!("the endpoint takes no more until {}", word("until")),
+        "waiting_behind_key" => format!("waits behind {} (at {}) of its key", word("id"), word("seq")),
+        "queued" => "is next".to_owned(),
+        "next_try_at" => format!("tried again at {}", word("at")),
+        "in_flight" => format!("out, attempt {}, lease until {}", word("attempt"), word("lease_until")),
+        "delivered" => format!("delivered at {}, attempt {}", word("at"), word("attempt")),
+        "dead" => format!("given up at {}, dead letter {}", word("at"), word("dead_letter_id")),
+        "settled" => "settled; no attempt is kept".to_owned(),
+        other => other.to_owned(),
+    };
+    if let Some(error) = one["last_error"].as_str() {
+        why.push_str(&format!("; last error: {error}"));
+    }
+    why
+}
+
 /// Performs the command.
 ///
 /// # Errors
@@ -91,6 +159,19 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
             let path = format!("/v1/events/{}", segment(&id));
             output.thing(&client.call(Method::GET, &path, &Query::none().with("org", org), Body::None).await?)
         }
+        Command::Explain { id, org, consumer, cursor, limit } => {
+            let path = format!("/v1/events/{}/explain", segment(&id));
+            let query = Query::none()
+                .with("org", org)
+                .with("consumer", consumer)
+                .with("cursor", cursor)
+                .with("limit", Some(limit));
+            let answer = client.call(Method::GET, &path, &query, Body::None).await?;
+            match output {
+                Output::Json => output.list(&answer, "consumers", EXPLAINED),
+                Output::Human => output.list(&in_words(&answer)?, "consumers", EXPLAINED),
+            }
+        }
         Command::List(filter) => {
             let query = filter
                 .scope
@@ -101,5 +182,37 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
                 .with("limit", Some(filter.limit));
             output.list(&client.call(Method::GET, "/v1/events", &query, Body::None).await?, "events", COLUMNS)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_state_of_a_delivery_is_a_sentence() {
+        let at = "2026-11-21T08:00:00.000Z";
+        let told: Vec<String> = [
+            json!({"decided_by": "channel", "detail": "wanted shop, the event has web", "delivery": {"state": "not_matched"}}),
+            json!({"delivery": {"state": "before_start", "from": 7}}),
+            json!({"delivery": {"state": "gap"}}),
+            json!({"delivery": {"state": "not_reached", "reached": 3, "behind": 4}}),
+            json!({"delivery": {"state": "paused"}, "last_error": "status 500"}),
+            json!({"delivery": {"state": "breaker_open", "phase": "open", "until": at}}),
+            json!({"delivery": {"state": "rate_limited", "until": at}}),
+            json!({"delivery": {"state": "waiting_behind_key", "seq": 5, "id": "e-5"}}),
+            json!({"delivery": {"state": "queued"}}),
+            json!({"delivery": {"state": "next_try_at", "at": at}, "last_error": "status 503"}),
+            json!({"delivery": {"state": "in_flight", "attempt": 2, "lease_until": null}}),
+            json!({"delivery": {"state": "delivered", "at": at, "attempt": 1}}),
+            json!({"delivery": {"state": "dead", "at": at, "dead_letter_id": "dlq_1"}}),
+            json!({"delivery": {"state": "settled"}}),
+        ]
+        .iter()
+        .map(why)
+        .collect();
+        insta::assert_snapshot!(told.join("\n"));
     }
 }

@@ -12,7 +12,11 @@ mod demo;
 mod dlq;
 mod events;
 mod keys;
+mod listen;
+mod pause;
 mod publish;
+mod replay;
+mod schedule;
 mod serve;
 mod tail;
 mod verify;
@@ -60,9 +64,15 @@ enum Command {
     Publish(publish::Args),
     /// Show new events as they arrive
     Tail(tail::Args),
+    /// Forward live deliveries to a program on this machine, signed, and show each result; needs a key with the scopes
+    /// manage and consume
+    Listen(listen::Args),
     /// Look up events
     #[command(subcommand)]
     Events(events::Command),
+    /// Scheduled events: list and cancel what waits until it is due
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// API keys of applications
     #[command(subcommand)]
     Keys(keys::Command),
@@ -72,6 +82,13 @@ enum Command {
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Replays: events given out again, and the jobs that do it
+    #[command(subcommand)]
+    Replay(replay::Command),
+    /// Deliver nothing to any consumer until `tidegate resume`; events are taken all the same
+    Pause,
+    /// Deliver again what waits since `tidegate pause` or `tidegate serve --paused`
+    Resume,
     /// Settings
     #[command(subcommand)]
     Config(config::Command),
@@ -111,10 +128,15 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Demo(args) => demo::run(target, output, &args),
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
+        Command::Listen(args) => run_to_end(listen::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
+        Command::Schedule(command) => wait(schedule::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Replay(command) => wait(replay::run(target, output, command)),
+        Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),
+        Command::Resume => wait(pause::run(target, output, pause::Order::Resume)),
         Command::Config(command) => config::run(target, output, command),
         Command::Verify(args) => verify::run(target, output, &args),
         Command::Bench(args) => {
@@ -136,6 +158,11 @@ fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> 
     // A thread that still reads stdin must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// The same for a command that heeds Ctrl-C itself, because it has something to put away.
+fn run_to_end(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failure> {

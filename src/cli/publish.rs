@@ -87,6 +87,14 @@ pub struct Envelope {
     #[arg(long, value_name = "TIME", requires = "event_type")]
     #[serde(skip_serializing_if = "Option::is_none")]
     occurred_at: Option<String>,
+    /// Hold it back until then (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "event_type")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
+    /// Hold it back for so long: seconds, or 90s, 10m, 2h, 7d
+    #[arg(long, value_name = "TIME", requires = "event_type", conflicts_with = "deliver_at")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<String>,
 }
 
 /// Publishes.

@@ -10,6 +10,9 @@ use crate::serve::Until;
 pub struct Args {
     #[command(flatten)]
     settings: SettingFlags,
+    /// Start paused: take events and deliver nothing until `tidegate resume`
+    #[arg(long)]
+    paused: bool,
     /// End when standard input ends, too: the hub does not outlive the program that started it
     #[arg(long)]
     until_input_ends: bool,
@@ -50,12 +53,22 @@ impl SettingFlags {
     }
 }
 
+impl Args {
+    fn load_args(&self, target: &Target) -> LoadArgs {
+        let mut args = self.settings.load_args(target);
+        if self.paused {
+            args.overrides.push(("server.paused".to_owned(), "true".to_owned()));
+        }
+        args
+    }
+}
+
 /// Runs the hub until it is told to stop.
 ///
 /// # Errors
 /// When settings, log or hub do not start.
 pub fn run(target: &Target, args: &Args) -> Result<(), Failure> {
-    let loaded = Config::load(args.settings.load_args(target))?;
+    let loaded = Config::load(args.load_args(target))?;
     let until = if args.until_input_ends { Until::InputEnds } else { Until::Signal };
     let log = crate::logging::init(&loaded.config.logging).map_err(anyhow::Error::from)?;
     Ok(actix::System::new().block_on(crate::serve::run(loaded, log, until))?)
@@ -84,5 +97,13 @@ mod tests {
         assert_eq!(loaded.config.server.public.to_string(), "127.0.0.1:0");
         assert_eq!(loaded.config.server.admin, Config::default().server.admin);
         assert_eq!(loaded.config.log.retention_ms, 60_000);
+        assert!(!loaded.config.server.paused);
+    }
+
+    #[test]
+    fn a_hub_starts_paused_when_it_is_told_so_whatever_the_settings_say() {
+        let line = Line::parse_from(["serve", "--paused", "--set", "server.paused=false"]);
+        let loaded = Config::load_with(line.args.load_args(&line.target), []).expect("fits");
+        assert!(loaded.config.server.paused);
     }
 }

@@ -1,10 +1,12 @@
 //! `tidegate webhooks`: endpoints that events are delivered to.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::client::{Body, Client, Door, Method, Query, Target, segment};
 use super::exit::Failure;
 use super::output::{Column, Output};
+use super::replay::{Follow, show_or_follow};
+use crate::webhook::record::OVERLAP_MS_MAX;
 
 /// Commands about webhooks.
 #[derive(Debug, clap::Subcommand)]
@@ -49,6 +51,14 @@ pub enum Command {
         /// The webhook's id
         id: String,
     },
+    /// Give it a new signing secret, shown this once; the old one signs too for a while
+    RotateSecret {
+        /// The webhook's id
+        id: String,
+        /// How long both sign, in milliseconds; 0 ends the old one at once [default: 24 hours]
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=OVERLAP_MS_MAX))]
+        overlap_ms: Option<u64>,
+    },
     /// Send a test event to the endpoint and show its answer
     Test {
         /// The webhook's id
@@ -62,6 +72,26 @@ pub enum Command {
         filter: DeliveryFilter,
         #[command(flatten)]
         page: Page,
+    },
+    /// Redrive the dead letters of a webhook since a time, and try at once what has failed since: a job
+    Recover {
+        /// The webhook's id
+        id: String,
+        /// What failed at or after this time (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        since: String,
+        /// Events a second at most
+        #[arg(long, value_name = "EVENTS")]
+        rate: Option<u32>,
+        #[command(flatten)]
+        follow: Follow,
+    },
+    /// Try one delivery again now
+    Retry {
+        /// The webhook's id
+        id: String,
+        /// The event's id
+        event: String,
     },
     /// Show the latest attempts
     Attempts {
@@ -124,6 +154,15 @@ pub struct Fields {
     /// Order of deliveries
     #[arg(long, value_parser = ["none", "key", "strict"])]
     ordering: Option<String>,
+    /// How deliveries are signed
+    #[arg(long, value_parser = ["standard", "ed25519", "hmac_sha256_hex"])]
+    signing: Option<String>,
+    /// Deliveries a second: a preset (sales, erp, esignature, sms, email), or RATE[/BURST]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate_limit: Option<Value>,
+    /// The breaker's preset
+    #[arg(long, value_parser = ["sales", "erp", "esignature", "communication", "bridge"])]
+    breaker: Option<String>,
     /// Form of the body
     #[arg(long, value_parser = ["standard", "cloudevents", "raw"])]
     format: Option<String>,
@@ -142,6 +181,17 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
+/// A rate as the hub reads it; what is no number is left for it to know.
+fn rate(text: &str) -> Result<Value, String> {
+    let (rate, burst) = text.split_once('/').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
+    let Ok(rate) = rate.parse::<f64>() else { return Ok(text.into()) };
+    let mut limit = json!({"per_second": rate});
+    if let Some(burst) = burst {
+        limit["burst"] = burst.parse::<u32>().map_err(|_| "the burst is a whole number")?.into();
+    }
+    Ok(limit)
+}
+
 impl Fields {
     /// The document to send: what was named and nothing else.
     fn document(self, endpoint: Option<String>) -> Value {
@@ -154,10 +204,15 @@ impl Fields {
             ("service", self.service),
             ("ordering", self.ordering),
             ("format", self.format),
+            ("signing", self.signing),
+            ("breaker", self.breaker),
         ];
         document.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
         if !self.event_types.is_empty() {
             document.insert("event_types".to_owned(), self.event_types.into());
+        }
+        if let Some(limit) = self.rate_limit {
+            document.insert("rate_limit".to_owned(), limit);
         }
         if let Some(concurrency) = self.concurrency {
             document.insert("concurrency".to_owned(), concurrency.into());
@@ -237,9 +292,24 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
         Command::Update { id, endpoint, fields } => {
             (Method::PATCH, path(&id, ""), Body::from(&fields.document(endpoint)))
         }
+        Command::Recover { id, since, rate, follow } => {
+            let mut wanted = serde_json::json!({ "since": since });
+            if let Some(rate) = rate {
+                wanted["rate"] = rate.into();
+            }
+            let answer = client.call(Method::POST, &path(&id, "/recover"), &none, Body::from(&wanted)).await?;
+            return show_or_follow(&client, output, &answer, follow).await;
+        }
+        Command::Retry { id, event } => {
+            (Method::POST, path(&id, &format!("/deliveries/{}/retry", segment(&event))), Body::None)
+        }
         Command::Get { id } => (Method::GET, path(&id, ""), Body::None),
         Command::Pause { id } => (Method::POST, path(&id, "/pause"), Body::None),
         Command::Resume { id } => (Method::POST, path(&id, "/resume"), Body::None),
+        Command::RotateSecret { id, overlap_ms } => {
+            let body = overlap_ms.map_or_else(|| json!({}), |overlap_ms| json!({"overlap_ms": overlap_ms}));
+            (Method::POST, path(&id, "/rotate-secret"), Body::from(&body))
+        }
         Command::Test { id } => (Method::POST, path(&id, "/test"), Body::None),
     };
     output.thing(&client.call(method, &path, &none, body).await?)
@@ -247,9 +317,15 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn a_rate_is_a_name_or_numbers() {
+        assert_eq!(rate("sms"), Ok(json!("sms")));
+        assert_eq!(rate("2.5"), Ok(json!({"per_second": 2.5})));
+        assert_eq!(rate("10/50"), Ok(json!({"per_second": 10.0, "burst": 50})));
+        assert!(rate("10/x").is_err());
+    }
 
     #[test]
     fn a_document_holds_what_was_named_and_flags_win_over_further_fields() {

@@ -23,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log: memory, segments, retention.
     pub log: Log,
+    /// Events that are held back until they are due.
+    pub schedule: Schedule,
     /// In-process handlers; changeable at run time.
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
@@ -33,6 +35,8 @@ pub struct Config {
     pub pull: Pull,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
+    /// Long work in steps: replays, redrives.
+    pub jobs: Jobs,
     /// Where the key that seals secrets comes from.
     pub secrets: Secrets,
     /// The hub's own log.
@@ -65,6 +69,8 @@ pub struct Server {
     pub connections_max: usize,
     /// What is in flight may take this long after SIGTERM.
     pub shutdown_ms: u64,
+    /// Whether the hub starts paused: it takes events and delivers nothing until it is resumed.
+    pub paused: bool,
 }
 
 impl Server {
@@ -122,6 +128,18 @@ impl Log {
     pub fn retention_bytes_max(&self) -> Option<u64> {
         (self.retention_bytes > 0).then_some(self.retention_bytes)
     }
+}
+
+/// Events that are held back until they are due (ING-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Furthest time ahead.
+    pub ahead_ms_max: u64,
+    /// Most events that wait.
+    pub events_max: usize,
+    /// Most bytes of events that wait.
+    pub bytes_max: u64,
 }
 
 /// In-process handlers (OUT-7): changeable at run time through [`OutboxSettings::patch`] and kept over a restart.
@@ -251,6 +269,18 @@ pub struct Breaker {
     pub cooldown_cap_ms: u64,
     /// Probes at a time.
     pub probes_max: u32,
+}
+
+/// Long work in steps: replays, redrives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Jobs that run at once; the others wait.
+    pub running_max: usize,
+    /// Jobs kept that have ended.
+    pub finished_max: usize,
+    /// How long they are kept.
+    pub finished_ms: u64,
 }
 
 /// Where the key that seals secrets comes from (SEC-6).

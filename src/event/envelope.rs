@@ -75,6 +75,8 @@ pub struct Draft {
     pub id_given: bool,
     /// When the hub received it.
     pub received_at: UnixMs,
+    /// When it is due, if the producer asked to hold it back (ING-7). Not before this it is appended to the log.
+    pub deliver_at: Option<UnixMs>,
 }
 
 /// A form in which an event leaves the hub. A body is rendered once per (event, format) and shared.

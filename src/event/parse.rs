@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 pub(super) use self::checks::check_type_name;
 use self::checks::{
-    default_ordering_key, identifier, object_within, occurred_at, org_of, request_context, required_type,
+    default_ordering_key, deliver_at, identifier, object_within, occurred_at, org_of, request_context, required_type,
     schema_version, source_refs, string, traceparent,
 };
 use super::envelope::{Draft, EventMeta, Span};
@@ -80,6 +80,8 @@ fields! {
     OrderingKey = "ordering_key",
     RequestContext = "request_context",
     Traceparent = "traceparent",
+    DeliverAt = "deliver_at",
+    Delay = "delay",
 }
 
 const FIELDS: usize = Field::NAMES.len();
@@ -204,7 +206,9 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
         source_refs: source_refs(raw_of(Field::SourceRefs)).map(|()| span(Field::SourceRefs))?,
         request_context: span(Field::RequestContext),
     };
-    Ok(Draft { meta, body: Bytes::copy_from_slice(object.as_bytes()), id_given, received_at: rules.now })
+    let deliver_at = deliver_at(raw_of(Field::DeliverAt), raw_of(Field::Delay), rules.now)?;
+    let body = Bytes::copy_from_slice(object.as_bytes());
+    Ok(Draft { meta, body, id_given, received_at: rules.now, deliver_at })
 }
 
 /// The elements of a JSON array, each a slice of `body`.

@@ -87,6 +87,12 @@ pub fn uuid_v7(now: UnixMs, random: &dyn Random) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(now.0, &bytes).into_uuid()
 }
 
+/// The lowest id that [`prefixed`] can have made at this time: those made before sort below it, the others do not.
+#[must_use]
+pub fn prefixed_from(prefix: &str, at: UnixMs) -> String {
+    format!("{prefix}_{}", uuid::Builder::from_unix_timestamp_millis(at.0, &[0; 10]).into_uuid().simple())
+}
+
 /// `prefix_` and a `UUIDv7` without hyphens, such as `whk_0190…`.
 #[must_use]
 pub fn prefixed(prefix: &str, now: UnixMs, random: &dyn Random) -> String {

@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
 
@@ -20,10 +21,12 @@ pub trait Publisher: Send + Sync {
 pub struct Receipt {
     /// Its id, given or made.
     pub id: String,
-    /// Its position in the log.
+    /// Its position in the log; zero as long as it is scheduled.
     pub seq: Seq,
     /// Whether it was there before: nothing was appended then.
     pub duplicate: bool,
+    /// When it is due, if it is scheduled.
+    pub deliver_at: Option<UnixMs>,
 }
 
 /// Who caused an event and in which conversation (`request_context`, EVT-1).
@@ -74,6 +77,8 @@ pub struct NewEvent {
     ordering_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
     #[serde(skip_serializing_if = "RequestContext::is_empty")]
     request_context: RequestContext,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +119,7 @@ impl NewEvent {
             schema_version: None,
             ordering_key: None,
             traceparent: None,
+            deliver_at: None,
             request_context: RequestContext::default(),
             metadata: None,
             data: None,
@@ -145,6 +151,8 @@ impl NewEvent {
         ordering_key,
         /// The W3C trace context.
         traceparent,
+        /// When it is due, in RFC 3339: until then it is held back, and can be cancelled.
+        deliver_at,
     }
 
     /// Which thing it is about.

@@ -84,7 +84,12 @@ impl Publisher for FakePublisher {
     fn publish(&self, body: Bytes) -> BoxFuture<'static, Result<Receipt, Problem>> {
         let mut published = self.0.lock();
         published.push(body);
-        let receipt = Receipt { id: "made".to_owned(), seq: Seq(100 + published.len() as u64), duplicate: false };
+        let receipt = Receipt {
+            id: "made".to_owned(),
+            seq: Seq(100 + published.len() as u64),
+            duplicate: false,
+            deliver_at: None,
+        };
         Box::pin(async move { Ok(receipt) })
     }
 }
@@ -118,6 +123,7 @@ impl Scene {
             filter: Arc::new(filter),
             rules,
             retry: RetryPolicy::webhook(),
+            rate_limit: None,
             paused: false,
             dead_letters: true,
             from: Seq::ZERO,

@@ -137,9 +137,23 @@ pub(crate) async fn command_breaker(app: Shared, request: HttpRequest, path: web
     Ok(json(StatusCode::OK, &app.hub.command_breaker(&id, command).await?))
 }
 
+/// `POST /v1/admin/pause`
+pub(crate) async fn pause(app: Shared, request: HttpRequest) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    app.hub.pause(&write_context(&app, &request, &principal));
+    Ok(json(StatusCode::OK, &json!({ "paused": true })))
+}
+
+/// `POST /v1/admin/resume`
+pub(crate) async fn resume(app: Shared, request: HttpRequest) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    app.hub.resume(&write_context(&app, &request, &principal));
+    Ok(json(StatusCode::OK, &json!({ "paused": false })))
+}
+
 /// `POST /v1/admin/faults/{fault}`: only when `faults.enabled` is set.
 ///
-/// `panic-outbox`, `panic-router`, `panic-indexer`, `panic-consumers` (inbox, delivery, breaker and handler actors that
+/// `panic-outbox`, `panic-router`, `panic-indexer`, `panic-jobs`, `panic-consumers` (inbox, delivery, breaker and handler actors that
 /// run), and `fail-commit` (the next durable commit fails).
 pub(crate) async fn inject_fault(app: Shared, request: HttpRequest, fault: web::Path<String>) -> Answer {
     authorize(&app, &request, Scope::Manage)?;

@@ -1,6 +1,7 @@
 //! Who is asking. The public listener takes API keys, the admin listener the admin token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::{AUTHORIZATION, HeaderName};
 use actix_web::{HttpMessage as _, HttpRequest};
@@ -8,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{App, Listener};
+use crate::ground::clock::UnixMs;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
 use crate::hub::{Key, Scope};
-use crate::ratelimit::{Bucket, Rate, Taken};
+use crate::ratelimit::{RateLimit, Taken};
 
 /// Who asks.
 pub(crate) enum Principal {
@@ -37,31 +39,25 @@ impl Principal {
     /// When they are not there; the problem says when they are.
     pub(crate) fn charge(&self, app: &App, request: &HttpRequest, count: usize) -> Result<(), Problem> {
         let Self::Key(key) = self else { return Ok(()) };
-        let Some(bucket) = &key.bucket else { return Ok(()) };
-        let taken = bucket.take(u32::try_from(count).unwrap_or(u32::MAX));
-        let left = match taken {
-            Taken::Yes { left } => left,
-            Taken::No { .. } => 0,
-        };
-        request.extensions_mut().insert(RateSpent::of(bucket, left));
-        match taken {
-            Taken::Yes { .. } => Ok(()),
-            Taken::No { wait } => {
-                app.hub.metrics().rate_limited.with_label_values(&["key"]).inc();
-                let Rate { per_second, burst } = bucket.rate();
-                let detail = format!("the key may send {per_second} a second, {burst} at once");
-                let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-                Err(Problem::new(ProblemKind::RateLimited, detail).retry_after(seconds))
-            }
+        let now = app.hub.clock().now();
+        let Some((limit, taken)) = key.take(u32::try_from(count).unwrap_or(u32::MAX), now) else { return Ok(()) };
+        request.extensions_mut().insert(RateSpent::of(&limit, &taken, now));
+        if taken.allowed {
+            return Ok(());
         }
+        app.hub.metrics().rate_limited.with_label_values(&["key"]).inc();
+        let RateLimit { per_second, burst } = limit;
+        let detail = format!("the key may send {per_second} a second, {burst} at once");
+        let wait_s = taken.next_at.since_ms(now).div_ceil(1_000).max(1);
+        Err(Problem::new(ProblemKind::RateLimited, detail).retry_after(wait_s))
     }
 
     /// Waits until the key's rate allows so many more: for a stream, which is slowed down and not refused.
     pub(crate) async fn wait_for(&self, app: &App, count: usize) {
         let Self::Key(key) = self else { return };
-        let Some(bucket) = &key.bucket else { return };
-        while let Taken::No { wait } = bucket.take(u32::try_from(count).unwrap_or(u32::MAX)) {
-            app.hub.clock().sleep(wait).await;
+        let (clock, count) = (app.hub.clock(), u32::try_from(count).unwrap_or(u32::MAX));
+        while let Some((_, taken)) = key.take(count, clock.now()).filter(|(_, taken)| !taken.allowed) {
+            clock.sleep(Duration::from_millis(taken.next_at.since_ms(clock.now()).max(1))).await;
         }
     }
 
@@ -92,9 +88,13 @@ pub(crate) struct RateSpent {
 }
 
 impl RateSpent {
-    fn of(bucket: &Bucket, left: u32) -> Self {
-        let seconds = |left| bucket.full_after(left).as_secs_f64().ceil() as u64;
-        Self { burst: bucket.rate().burst, window_s: seconds(0).max(1), left, full_in_s: seconds(left) }
+    fn of(limit: &RateLimit, taken: &Taken, now: UnixMs) -> Self {
+        Self {
+            burst: limit.burst,
+            window_s: ((f64::from(limit.burst) / limit.per_second).ceil() as u64).max(1),
+            left: taken.remaining,
+            full_in_s: taken.full_at.since_ms(now).div_ceil(1_000),
+        }
     }
 
     /// The headers, by name.

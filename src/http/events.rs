@@ -5,8 +5,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, text};
-use super::auth::{Principal, authorize};
+use super::answer::{Answer, json as json_answer, text};
+use super::auth::{Principal, authorize, write_context};
 use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::params::Params;
 use super::{App, Shared, body};
@@ -14,11 +14,17 @@ use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
 use crate::event::parse::{ParseRules, parse_event, split_array};
 use crate::event::render;
+use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
-use crate::hub::{EventQuery, Scope, id_conflict};
+use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
 use crate::store::Appended;
+
+/// Consumers of one explanation when the client does not say.
+pub(super) const EXPLAINED_DEFAULT: usize = 50;
+/// Most consumers of one explanation: each may cost a few look-ups.
+pub(super) const EXPLAINED_MAX: usize = 200;
 
 /// Reads one envelope for a principal; a refusal is counted.
 pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
@@ -43,17 +49,28 @@ fn receipt(out: &mut Vec<u8>, id: &str, seq: Seq, duplicate: bool) {
     out.extend_from_slice(format!(",\"seq\":{seq},\"duplicate\":{duplicate}}}").as_bytes());
 }
 
+fn scheduled_receipt(out: &mut Vec<u8>, id: &str, deliver_at: UnixMs, duplicate: bool) {
+    let deliver_at = deliver_at.to_rfc3339();
+    let receipt = json!({"id": id, "seq": null, "duplicate": duplicate, "scheduled": true, "deliver_at": deliver_at});
+    out.extend_from_slice(receipt.to_string().as_bytes());
+}
+
 /// One event's result as JSON text; true when it was accepted.
-pub(super) fn result(out: &mut Vec<u8>, id: &str, appended: &Appended) -> bool {
-    match appended {
-        Appended::New(event) => receipt(out, id, event.seq, false),
-        Appended::Duplicate(seq) => receipt(out, id, *seq, true),
-        Appended::Conflict(seq) => {
+pub(super) fn result(out: &mut Vec<u8>, id: &str, accepted: &Accepted) -> bool {
+    match accepted {
+        Accepted::Log(Appended::New(event)) => receipt(out, id, event.seq, false),
+        Accepted::Log(Appended::Duplicate(seq)) => receipt(out, id, *seq, true),
+        Accepted::Scheduled { deliver_at, duplicate } => scheduled_receipt(out, id, *deliver_at, *duplicate),
+        Accepted::Log(Appended::Conflict(seq)) => {
             error_result(out, &id_conflict(id, *seq));
             return false;
         }
-        Appended::Withheld => {
+        Accepted::Log(Appended::Withheld) => {
             error_result(out, &Problem::new(ProblemKind::Conflict, "another event of the atomic batch was refused"));
+            return false;
+        }
+        Accepted::Refused(problem) => {
+            error_result(out, problem);
             return false;
         }
     }
@@ -76,19 +93,27 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
     let draft = parse_with(&app, &principal, |rules| read(form, &request, &bytes, rules))?;
     let id = draft.meta.id.clone();
-    let appended = app.hub.append(vec![draft], false).await?.pop();
+    let context = || write_context(&app, &request, &principal);
+    let accepted = app.hub.accept(vec![draft], false, context).await?.pop();
     let mut out = Vec::with_capacity(96);
-    match appended {
-        Some(Appended::New(event)) => {
+    match accepted {
+        Some(Accepted::Log(Appended::New(event))) => {
             receipt(&mut out, &id, event.seq, false);
             Ok(text(StatusCode::ACCEPTED, out))
         }
-        Some(Appended::Duplicate(seq)) => {
+        Some(Accepted::Log(Appended::Duplicate(seq))) => {
             receipt(&mut out, &id, seq, true);
             Ok(text(StatusCode::OK, out))
         }
-        Some(Appended::Conflict(seq)) => Err(id_conflict(&id, seq).into()),
-        Some(Appended::Withheld) | None => Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into()),
+        Some(Accepted::Scheduled { deliver_at, duplicate }) => {
+            scheduled_receipt(&mut out, &id, deliver_at, duplicate);
+            Ok(text(if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED }, out))
+        }
+        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq).into()),
+        Some(Accepted::Refused(problem)) => Err(problem.into()),
+        Some(Accepted::Log(Appended::Withheld)) | None => {
+            Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into())
+        }
     }
 }
 
@@ -112,7 +137,7 @@ async fn take_batch(
     let elements = split_array(&bytes, limits.batch_events_max)?;
     // The request itself has been counted.
     if elements.len() > 1 {
-        principal.charge(&app, &request, elements.len() - 1)?;
+        principal.charge(app, request, elements.len() - 1)?;
     }
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
@@ -129,9 +154,12 @@ async fn take_batch(
             Err(problem) => parsed.push(Err(problem)),
         }
     }
-    let appended = if drafts.is_empty() { Vec::new() } else { app.hub.append(drafts, atomic).await? };
-    if atomic && appended.iter().any(|one| matches!(one, Appended::Conflict(_) | Appended::Withheld)) {
-        let at = appended.iter().position(|one| matches!(one, Appended::Conflict(_))).unwrap_or(0);
+    let context = || write_context(app, request, principal);
+    let accepted_all = if drafts.is_empty() { Vec::new() } else { app.hub.accept(drafts, atomic, context).await? };
+    let conflict = |one: &Accepted| matches!(one, Accepted::Log(Appended::Conflict(_)));
+    let withheld = |one: &Accepted| matches!(one, Accepted::Log(Appended::Withheld));
+    if atomic && accepted_all.iter().any(|one| conflict(one) || withheld(one)) {
+        let at = accepted_all.iter().position(conflict).unwrap_or(0);
         let id = parsed.get(at).and_then(|one| one.as_ref().ok()).map_or("", String::as_str);
         let mut problem = id_conflict(id, Seq::ZERO);
         problem.field = Some(format!("[{at}].id"));
@@ -140,13 +168,13 @@ async fn take_batch(
     let mut out = Vec::with_capacity(64 + parsed.len() * 80);
     out.extend_from_slice(b"{\"results\":[");
     let (mut accepted, mut rejected) = (0_usize, 0_usize);
-    let mut appended = appended.iter();
+    let mut results = accepted_all.iter();
     for (at, one) in parsed.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
         let fine = match one {
-            Ok(id) => appended.next().is_some_and(|appended| result(&mut out, id, appended)),
+            Ok(id) => results.next().is_some_and(|accepted| result(&mut out, id, accepted)),
             Err(problem) => {
                 error_result(&mut out, problem);
                 false
@@ -164,6 +192,19 @@ pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String
     let given = Params::read(&request, &["org"])?.text("org");
     let org = scoped_org(given, principal.org())?;
     Ok(text(StatusCode::OK, app.hub.event_with_consumers(&id, org.as_deref()).await?))
+}
+
+/// `GET /v1/events/{id}/explain`
+pub(crate) async fn explain(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
+    let principal = authorize(&app, &request, Scope::Read)?;
+    let params = Params::read(&request, &["org", "consumer", "cursor", "limit"])?;
+    let org = scoped_org(params.text("org"), principal.org())?;
+    let query = ExplainQuery {
+        consumer: params.text("consumer"),
+        after: params.text("cursor"),
+        limit: params.limit_within(EXPLAINED_DEFAULT, EXPLAINED_MAX)?,
+    };
+    Ok(json_answer(StatusCode::OK, &app.hub.explain(&id, org.as_deref(), query).await?))
 }
 
 /// `GET /v1/events`

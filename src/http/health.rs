@@ -21,7 +21,7 @@ pub(crate) async fn readyz(app: Shared) -> HttpResponse {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if ready { "ready" } else { "not_ready" };
     let failing: Vec<&str> = components.iter().filter(|one| !one.ok).map(|one| one.name).collect();
-    json(status, &json!({"status": word, "failing": failing}))
+    json(status, &json!({"status": word, "failing": failing, "paused": app.hub.is_paused()}))
 }
 
 /// `GET /version`

@@ -58,11 +58,16 @@ impl Params {
 
     /// How many items a page has.
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
+        self.limit_within(LIMIT_DEFAULT, LIMIT_MAX)
+    }
+
+    /// How many items a page has that is dearer than others.
+    pub(crate) fn limit_within(&self, default: usize, max: usize) -> Result<usize, Problem> {
         let Some(text) = self.0.iter().find(|(known, _)| known == "limit").map(|(_, value)| value) else {
-            return Ok(LIMIT_DEFAULT);
+            return Ok(default);
         };
-        let fits = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-        fits.ok_or_else(|| refuse("limit", format!("a whole number from 1 to {LIMIT_MAX}"), text))
+        let fits = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        fits.ok_or_else(|| refuse("limit", format!("a whole number from 1 to {max}"), text))
     }
 
     /// A whole number within a range.

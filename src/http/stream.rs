@@ -10,9 +10,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use super::answer::Answer;
-use super::auth::{Principal, authorize};
+use super::auth::{Principal, authorize, write_context};
 use super::events::{error_result, parse, result, streaming};
 use super::{Shared, body};
+use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::hub::Scope;
 
@@ -68,6 +69,7 @@ impl Cutter {
 struct State {
     app: Shared,
     principal: Principal,
+    context: WriteContext,
     payload: web::Payload,
     cutter: Cutter,
     ended: bool,
@@ -82,7 +84,8 @@ pub(crate) async fn publish_stream(app: Shared, request: HttpRequest, payload: w
         line_bytes_max: app.hub.config().limits.event_bytes_max,
         lines: VecDeque::new(),
     };
-    let state = State { app, principal, payload, cutter, ended: false };
+    let context = write_context(&app, &request, &principal);
+    let state = State { app, principal, context, payload, cutter, ended: false };
     let results = stream::unfold(state, |mut state| async move {
         loop {
             if !state.cutter.lines.is_empty() {
@@ -141,14 +144,16 @@ impl State {
             });
         }
         self.principal.wait_for(&self.app, parsed.len()).await;
-        let appended = if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.append(drafts, false).await };
+        let context = || self.context.clone();
+        let accepted =
+            if drafts.is_empty() { Ok(Vec::new()) } else { self.app.hub.accept(drafts, false, context).await };
         let mut out = Vec::with_capacity(parsed.len() * 80);
         let mut next = 0;
         for one in parsed {
-            match (one, &appended) {
-                (Ok(id), Ok(appended)) => {
-                    if let Some(appended) = appended.get(next) {
-                        result(&mut out, &id, appended);
+            match (one, &accepted) {
+                (Ok(id), Ok(accepted)) => {
+                    if let Some(accepted) = accepted.get(next) {
+                        result(&mut out, &id, accepted);
                     }
                     next += 1;
                 }

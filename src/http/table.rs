@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, consumers, dead_letters, deliveries, events, health, openapi, push, socket, stream,
-    webhooks,
+    Listener, admin, answer, consumers, dead_letters, deliveries, events, health, jobs, openapi, push, replays,
+    schedule, socket, stream, webhooks,
 };
 
 /// Where a route is offered.
@@ -67,6 +67,11 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/events/batch"                    => events::publish_batch;
     Both  POST   "/v1/events/stream"                   => stream::publish_stream;
     Both  GET    "/v1/events/{id}"                     => events::show;
+    Both  GET    "/v1/events/{id}/explain"             => events::explain;
+
+    Both  GET    "/v1/scheduled"                       => schedule::list;
+    Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
+    Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
@@ -77,6 +82,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/webhooks/{id}/deliveries"        => deliveries::of_webhook;
     Both  POST   "/v1/webhooks/{id}/pause"             => webhooks::pause;
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
+    Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
     Both  POST   "/v1/consumers"                       => consumers::create;
@@ -94,8 +100,20 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/consumers/{name}/stream"         => push::stream;
     Both  GET    "/v1/consumers/{name}/ws"             => socket::open;
 
+    Both  POST   "/v1/webhooks/{id}/replay"            => replays::of_webhook;
+    Both  POST   "/v1/webhooks/{id}/recover"           => replays::recover;
+    Both  POST   "/v1/webhooks/{id}/deliveries/{event_id}/retry" => replays::retry;
+    Both  POST   "/v1/consumers/{name}/replay"         => replays::of_consumer;
+
+    Both  GET    "/v1/jobs"                            => jobs::list;
+    Both  GET    "/v1/jobs/{id}"                       => jobs::show;
+    Both  POST   "/v1/jobs/{id}/cancel"                => jobs::cancel;
+
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;
+    Both  POST   "/v1/dead-letters/{id}/redrive"       => dead_letters::redrive;
+    Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
+    Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;
@@ -109,6 +127,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/pause"                     => admin::pause;
+    Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;
 };
 

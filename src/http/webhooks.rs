@@ -11,19 +11,25 @@ use super::{Shared, body};
 use crate::ground::context::scoped_org;
 use crate::ground::ids::ConsumerId;
 use crate::hub::{Page, Scope};
-use crate::webhook::record::WebhookStatus;
+use crate::webhook::record::{WebhookRecord, WebhookStatus};
+use crate::webhook::signer::Made;
 
 /// `POST /v1/webhooks`
 pub(crate) async fn create(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
     let principal = authorize(&app, &request, Scope::Manage)?;
     let fields = body::fields(&app, &request, &mut payload).await?;
     let context = write_context(&app, &request, &principal);
-    let (record, secret) = app.hub.create_webhook(fields, principal.org(), context).await?;
+    let (record, made) = app.hub.create_webhook(fields, principal.org(), context).await?;
+    Ok(json(StatusCode::CREATED, &with_secret(&record, &made)))
+}
+
+/// The webhook with its new secret, this once. A private key is told to nobody: receivers need its public key only.
+fn with_secret(record: &WebhookRecord, made: &Made) -> Value {
     let mut out = record.to_json();
-    if let Value::Object(map) = &mut out {
-        map.insert("signing_secret".into(), Value::from(secret.expose()));
+    if let (Value::Object(map), None) = (&mut out, &made.public_key) {
+        map.insert("signing_secret".into(), Value::from(made.secret.expose()));
     }
-    Ok(json(StatusCode::CREATED, &out))
+    out
 }
 
 /// `GET /v1/webhooks`
@@ -84,6 +90,20 @@ pub(crate) async fn pause(app: Shared, request: HttpRequest, id: web::Path<Strin
 /// `POST /v1/webhooks/{id}/resume`
 pub(crate) async fn resume(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
     set_status(app, request, &id, WebhookStatus::Active).await
+}
+
+/// `POST /v1/webhooks/{id}/rotate-secret`
+pub(crate) async fn rotate_secret(
+    app: Shared,
+    request: HttpRequest,
+    id: web::Path<String>,
+    mut payload: web::Payload,
+) -> Answer {
+    let principal = authorize(&app, &request, Scope::Manage)?;
+    let fields = body::fields(&app, &request, &mut payload).await?;
+    let context = write_context(&app, &request, &principal);
+    let (record, made) = app.hub.rotate_webhook_secret(&id, principal.org(), fields, context).await?;
+    Ok(json(StatusCode::OK, &with_secret(&record, &made)))
 }
 
 /// `POST /v1/webhooks/{id}/test`

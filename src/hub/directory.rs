@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{BreakerActor, BreakerParts};
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
@@ -22,10 +21,11 @@ use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::{Deliverer, DelivererSlot};
-use crate::inbox::spec::{ConsumerSpec, InboxParts, NoticeTaker, Totals};
+use crate::inbox::spec::{ConsumerSpec, HubPause, InboxParts, NoticeTaker, Totals};
 use crate::metrics::Metrics;
 use crate::pull::PullService;
 use crate::pull::service::PullDeliverer;
+use crate::ratelimit::Bucket;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
@@ -44,10 +44,10 @@ pub struct DirectoryParts {
     pub ledger: std::sync::OnceLock<Ledger>,
     /// The router.
     pub router: RouterLink,
-    /// Numbers of the breakers.
-    pub breaker: BreakerSettings,
     /// The arbiters that deliver, each with its client.
     pub lanes: Vec<(ArbiterHandle, Outbound)>,
+    /// Whether the whole hub is paused.
+    pub pause: Arc<HubPause>,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -85,6 +85,8 @@ pub struct Consumer {
     /// How it is served.
     pub service: Service,
     deliver: Arc<DelivererSlot>,
+    /// Outlives the actors, so that a consumer that comes and goes keeps to its rate.
+    rate: Arc<Mutex<Bucket>>,
     running: Mutex<Option<Running>>,
     handler: Mutex<Option<Handle<HandlerActor>>>,
 }
@@ -93,6 +95,15 @@ impl Consumer {
     /// The actor of an in-process consumer, made by `make` at the first call.
     pub fn handler_or_make(&self, make: impl FnOnce() -> Handle<HandlerActor>) -> Handle<HandlerActor> {
         self.handler.lock().get_or_insert_with(make).clone()
+    }
+
+    /// Its name, where that is not its id.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match &self.service {
+            Service::Pull(service) => Some(service.name()),
+            Service::Webhook(_) | Service::Handler => None,
+        }
     }
 
     /// Makes every actor of this consumer that runs panic. Returns how many.
@@ -164,6 +175,7 @@ impl Directory {
                 totals: Arc::default(),
                 service,
                 deliver: Arc::new(ArcSwap::from_pointee(None)),
+                rate: Arc::default(),
                 running: Mutex::new(None),
                 handler: Mutex::new(None),
             })
@@ -260,9 +272,10 @@ impl Directory {
         let (arbiter, outbound) = self.lane(&consumer.id);
         let calling = match &consumer.service {
             Service::Webhook(target) => {
+                let settings = Arc::clone(target);
                 let breaker_parts = BreakerParts {
                     id: consumer.id.as_str().to_owned(),
-                    settings: parts.breaker.clone(),
+                    settings: Arc::new(move || settings.load().breaker.clone()),
                     registry: Arc::clone(&parts.registry),
                     metrics: Arc::clone(&parts.metrics),
                     clock: Arc::clone(&parts.clock),
@@ -293,11 +306,13 @@ impl Directory {
             consumer: consumer.id.clone(),
             spec: Arc::clone(&consumer.spec),
             totals: Arc::clone(&consumer.totals),
+            pause: Arc::clone(&parts.pause),
             reader: parts.reader.clone(),
             state: Arc::clone(&parts.state),
             ledger: parts.ledger.get()?.clone(),
             router: parts.router.clone(),
             deliver: Arc::clone(&consumer.deliver),
+            rate: Arc::clone(&consumer.rate),
             notice: Arc::clone(&parts.notice),
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),

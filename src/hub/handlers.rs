@@ -52,6 +52,7 @@ pub(super) fn spec(record: &HandlerRecord, settings: &OutboxSettings, inbox: &cr
             cap_ms: RETRY_CAP_MS,
             jitter: 0.0,
         },
+        rate_limit: None,
         paused: !settings.processor_enabled,
         dead_letters: settings.dead_letter_enabled,
         from: record.from,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::documents::Documents;
-use crate::ground::clock::{SharedClock, UnixMs};
+use crate::ground::clock::UnixMs;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
@@ -22,7 +22,7 @@ use crate::ground::ids::prefixed;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::ground::random::Random;
 use crate::ground::secret::Secret;
-use crate::ratelimit::{Bucket, Rate};
+use crate::ratelimit::{Bucket, RateLimit, Taken};
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub struct KeyRecord {
     pub expires_at: Option<UnixMs>,
     /// How many requests and events a second it may send; none for any number.
     #[serde(default)]
-    pub rate_limit: Option<Rate>,
+    pub rate_limit: Option<RateLimit>,
     /// How it was made.
     pub created: WriteContext,
     /// How it was changed last.
@@ -93,7 +93,7 @@ pub struct Key {
     /// As it is kept.
     pub record: KeyRecord,
     /// What is left of its rate.
-    pub bucket: Option<Bucket>,
+    bucket: Mutex<Bucket>,
     last_used_ms: AtomicU64,
     /// What the store has of it.
     saved_ms: AtomicU64,
@@ -109,9 +109,19 @@ pub struct KeyUse {
 }
 
 impl Key {
-    fn new(record: KeyRecord, last_used: UnixMs, clock: &SharedClock) -> Self {
-        let bucket = record.rate_limit.map(|rate| Bucket::new(rate, Arc::clone(clock)));
-        Self { record, bucket, last_used_ms: AtomicU64::new(last_used.0), saved_ms: AtomicU64::new(last_used.0) }
+    fn new(record: KeyRecord, last_used: UnixMs, bucket: Bucket) -> Self {
+        Self {
+            record,
+            bucket: Mutex::new(bucket),
+            last_used_ms: AtomicU64::new(last_used.0),
+            saved_ms: AtomicU64::new(last_used.0),
+        }
+    }
+
+    /// Takes so many requests or events from the key's rate, when it has one: the rate, and what became of the wish.
+    pub fn take(&self, count: u32, now: UnixMs) -> Option<(RateLimit, Taken)> {
+        let limit = self.record.rate_limit?;
+        Some((limit, self.bucket.lock().take(&limit, now, count)))
     }
 
     /// The key as operators see it.
@@ -146,7 +156,6 @@ pub struct Keys {
     documents: Documents<KeyRecord>,
     uses: Documents<KeyUse>,
     by_hash: DashMap<[u8; 32], Arc<Key>>,
-    clock: SharedClock,
     /// Changes of keys take turns, so that none is lost to another.
     changing: Mutex<()>,
     /// Uses are written by one at a time, so that an older one never follows a newer one.
@@ -172,21 +181,21 @@ impl Keys {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn load(documents: Documents<KeyRecord>, uses: Documents<KeyUse>, clock: SharedClock) -> Result<Self, Problem> {
+    pub fn load(documents: Documents<KeyRecord>, uses: Documents<KeyUse>) -> Result<Self, Problem> {
         let mut last_used: HashMap<String, UnixMs> =
             uses.list()?.into_iter().map(|(one, _)| (one.id, one.at)).collect();
         let by_hash = DashMap::new();
         for (record, _) in documents.list()? {
             let used = last_used.remove(&record.id).unwrap_or_default();
             if let Some(hash) = stored_hash(&record) {
-                by_hash.insert(hash, Arc::new(Key::new(record, used, &clock)));
+                by_hash.insert(hash, Arc::new(Key::new(record, used, Bucket::default())));
             }
         }
         // Of keys that were revoked while their use was being written.
         for id in last_used.keys() {
             uses.delete(id)?;
         }
-        Ok(Self { documents, uses, by_hash, clock, changing: Mutex::new(()), saving: Mutex::new(()) })
+        Ok(Self { documents, uses, by_hash, changing: Mutex::new(()), saving: Mutex::new(()) })
     }
 
     /// Writes when keys were last used, of those that were used since the last time. Blocks.
@@ -246,7 +255,7 @@ impl Keys {
         let org = fields.text("org", SCOPE_CHARS_MAX)?;
         let names = fields.texts("scopes", 16, 16)?;
         let expires_at = expiry(&mut fields, context.at)?;
-        let rate_limit = Rate::read(&mut fields, "rate_limit")?;
+        let rate_limit = RateLimit::read(&mut fields, "rate_limit")?;
         fields.finish()?;
         let names = names.filter(|names| !names.is_empty());
         let names =
@@ -279,7 +288,7 @@ impl Keys {
             updated: None,
         };
         self.documents.put(&record.id, &record, None)?;
-        let key = Arc::new(Key::new(record, UnixMs::default(), &self.clock));
+        let key = Arc::new(Key::new(record, UnixMs::default(), Bucket::default()));
         self.by_hash.insert(hash, Arc::clone(&key));
         Ok((key, text))
     }
@@ -296,7 +305,7 @@ impl Keys {
         let mut record = before.record.clone();
         if let Some(value) = fields.sent("rate_limit") {
             let given = Some(value).filter(|value| !value.is_null());
-            record.rate_limit = given.map(|value| Rate::from_json("rate_limit", value)).transpose()?;
+            record.rate_limit = given.map(|value| RateLimit::from_json(&value, "rate_limit")).transpose()?;
         }
         if fields.has("expires_at") {
             record.expires_at = expiry(&mut fields, context.at)?;
@@ -308,7 +317,7 @@ impl Keys {
         let revision = revision.ok_or_else(|| Problem::not_found("key", id))?;
         self.documents.put(id, &record, Some(revision))?;
         let used = UnixMs(before.last_used_ms.load(Ordering::Relaxed));
-        let changed = Arc::new(Key::new(record, used, &self.clock));
+        let changed = Arc::new(Key::new(record, used, Bucket::default()));
         self.by_hash.insert(hash, Arc::clone(&changed));
         Ok(changed)
     }
@@ -352,7 +361,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ground::clock::ManualClock;
     use crate::ground::random::SeededRandom;
     use crate::store::Registry;
     use crate::store::fake::{Call, FakeStore, Fault};
@@ -360,7 +368,7 @@ mod tests {
     fn load(store: &Arc<FakeStore>) -> Keys {
         let registry: Arc<dyn Registry> = Arc::clone(store) as Arc<dyn Registry>;
         let (documents, uses) = (Documents::new(Arc::clone(&registry), "key"), Documents::new(registry, "key-use"));
-        Keys::load(documents, uses, ManualClock::starting_at(UnixMs(1))).expect("loads")
+        Keys::load(documents, uses).expect("loads")
     }
 
     fn make(keys: &Keys) -> (Arc<Key>, Secret) {

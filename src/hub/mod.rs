@@ -20,16 +20,24 @@
 //! A hub runs on threads of its own, so it can be used from any runtime. Stopping is ordered: nothing new is taken, what
 //! is out is waited for, positions are written, then the threads end.
 
+mod accept;
 mod consume;
 mod deliveries;
 mod directory;
 mod documents;
+mod explain;
 mod handlers;
+mod jobs;
 mod keys;
+mod letters;
 mod open;
 mod operate;
+mod pause;
 mod pulls;
 mod query;
+mod replays;
+mod rotation;
+mod schedule;
 mod settings;
 mod stop;
 mod webhooks;
@@ -46,28 +54,37 @@ use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::SharedClock;
+use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::ids::Seq;
 use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
+use crate::inbox::spec::HubPause;
+use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
-use crate::outbox::{Append, Intake, OutboxActor, SharedGate, Tail};
+use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
+use crate::replay::ReplayParts;
 use crate::router::RouterActor;
+use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
 use crate::webhook::guard::AddressPolicy;
 
+pub use accept::Accepted;
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
-pub(crate) use pulls::STANDING;
-
+pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
+pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
+pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
+pub use replays::Asked;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -82,11 +99,14 @@ struct Inner {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    gate: SharedGate,
+    gate: Arc<SharedGate>,
     tail: Arc<Tail>,
     finder: Finder,
+    book: Arc<Book>,
+    schedule: Handle<ScheduleActor>,
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
+    pause: Arc<HubPause>,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -97,6 +117,8 @@ struct Inner {
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
     settings: settings::Settings,
+    jobs: Arc<Jobs>,
+    replays: ReplayParts,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -147,11 +169,18 @@ impl Hub {
     pub async fn publish_json(&self, body: Bytes) -> Result<Receipt, Problem> {
         let draft = parse_event(&body, &self.parse_rules(None, None))?;
         let id = draft.meta.id.clone();
-        match self.append(vec![draft], false).await?.pop() {
-            Some(Appended::New(event)) => Ok(Receipt { id, seq: event.seq, duplicate: false }),
-            Some(Appended::Duplicate(seq)) => Ok(Receipt { id, seq, duplicate: true }),
-            Some(Appended::Conflict(seq)) => Err(id_conflict(&id, seq)),
-            Some(Appended::Withheld) | None => Err(Problem::new(ProblemKind::Internal, "no receipt for the event")),
+        let context =
+            || WriteContext { by: "program".to_owned(), at: self.inner.clock.now(), ..WriteContext::default() };
+        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at };
+        match self.accept(vec![draft], false, context).await?.pop() {
+            Some(Accepted::Log(Appended::New(event))) => Ok(receipt(event.seq, false, None)),
+            Some(Accepted::Log(Appended::Duplicate(seq))) => Ok(receipt(seq, true, None)),
+            Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq)),
+            Some(Accepted::Scheduled { deliver_at, duplicate }) => Ok(receipt(Seq::ZERO, duplicate, Some(deliver_at))),
+            Some(Accepted::Refused(problem)) => Err(problem),
+            Some(Accepted::Log(Appended::Withheld)) | None => {
+                Err(Problem::new(ProblemKind::Internal, "no receipt for the event"))
+            }
         }
     }
 
@@ -167,11 +196,8 @@ impl Hub {
         }
     }
 
-    /// Appends events; answers after the sync, one answer per event. When `atomic`, a conflict keeps all of them out.
-    ///
-    /// # Errors
-    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
-    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
+    /// Refuses when no events are taken.
+    fn check_takes_events(&self) -> Result<(), Problem> {
         let inner = &self.inner;
         if inner.stopping.load(Ordering::Acquire) {
             return Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5));
@@ -180,23 +206,53 @@ impl Hub {
             let text = "the outbox is switched off (outbox.enabled)";
             return Err(Problem::new(ProblemKind::Overloaded, text).retry_after(OUTBOX_OFF_RETRY_S));
         }
-        let mut events = Vec::with_capacity(drafts.len());
-        let mut bytes = 0;
-        for draft in drafts {
-            let event = Prepared::new(draft)
-                .map_err(|error| Problem::new(ProblemKind::Internal, format!("the event does not encode: {error}")))?;
-            bytes += event.record().len();
-            events.push(event);
-        }
-        let org = events.first().map_or("", |event| event.org());
-        let permit =
-            inner.gate.enter(org, bytes).map_err(|full| Problem::new(ProblemKind::Overloaded, full.to_string()))?;
+        Ok(())
+    }
+
+    /// Appends events at once, whatever they say of a time; answers after the sync, one answer per event. When `atomic`, a
+    /// conflict keeps all of them out. What producers send goes through [`Hub::accept`].
+    ///
+    /// # Errors
+    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
+    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
+        self.check_takes_events()?;
+        let events = accept::prepare(drafts)?;
+        let answer = self.send(events, atomic, self.inner.book.look().passage())?;
+        self.receipts(answer).await
+    }
+
+    /// Puts events into the queue of the log.
+    fn send(
+        &self,
+        events: Vec<Prepared>,
+        atomic: bool,
+        passage: Passage,
+    ) -> Result<oneshot::Receiver<AppendReply>, Problem> {
+        let inner = &self.inner;
+        let permit = self.enter(&events)?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner
             .intake
-            .append(Append { unit, permit, reply })
+            .append(Append { unit, permit, passage: Some(passage), reply })
             .map_err(|error| Problem::new(ProblemKind::Overloaded, error.to_string()))?;
+        Ok(answer)
+    }
+
+    /// A share of the gate for these events.
+    fn enter<'a>(&self, events: impl IntoIterator<Item = &'a Prepared>) -> Result<TenantPermit, Problem> {
+        let (mut org, mut bytes) = (None, 0);
+        for event in events {
+            org.get_or_insert(event.org());
+            bytes += event.record().len();
+        }
+        let full = |full: crate::outbox::Full| Problem::new(ProblemKind::Overloaded, full.to_string());
+        self.inner.gate.enter(org.unwrap_or_default(), bytes).map_err(full)
+    }
+
+    /// The answers of the log, counted.
+    async fn receipts(&self, answer: oneshot::Receiver<AppendReply>) -> Result<Vec<Appended>, Problem> {
+        let inner = &self.inner;
         let answers = match answer.await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(store_problem(&error)),
@@ -267,6 +323,12 @@ impl Hub {
                     )
                 },
             },
+            // A pause is what an operator wants: it does not make the hub unready.
+            Component {
+                name: "deliveries",
+                ok: true,
+                detail: if self.is_paused() { "paused" } else { "going out" }.into(),
+            },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }
@@ -279,6 +341,9 @@ impl Hub {
         let inner = &self.inner;
         let metrics = &inner.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (scheduled, scheduled_bytes) = inner.book.size();
+        metrics.scheduled.set(gauge(scheduled as u64));
+        metrics.scheduled_bytes.set(gauge(scheduled_bytes));
         metrics.log_head.set(gauge(inner.engine.head().0));
         metrics.log_earliest.set(gauge(inner.engine.earliest().0));
         metrics.ingest_queue_bytes.set(gauge(inner.gate.held() as u64));
@@ -293,6 +358,10 @@ impl Hub {
         for (kind, count) in self.consumer_counts() {
             metrics.consumers.with_label_values(&[kind.as_str()]).set(gauge(count));
         }
+        let (queued, running) = inner.jobs.counts();
+        metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
+        metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
+        metrics.paused.set(gauge(u64::from(self.is_paused())));
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         metrics.render()

@@ -12,10 +12,10 @@ use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::pulls::Pulls;
+use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
-use crate::breaker::BreakerSettings;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::context::WriteContext;
@@ -26,12 +26,15 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::Notice;
+use crate::inbox::spec::{HubPause, Notice};
+use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
 use crate::pull::{PullService, TokenKey};
+use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
+use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
@@ -160,7 +163,7 @@ impl Hub {
         let sealer = config.secrets.sealer(&data_dir, &*random)?;
         let metrics = Arc::new(Metrics::new()?);
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
-        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses, Arc::clone(&clock))?;
+        let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
@@ -182,6 +185,7 @@ impl Hub {
             allow_private: config.delivery.allow_private_networks,
             allowed: config.delivery.allowed_networks.clone(),
         };
+        let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let mut lanes = Vec::with_capacity(threads.lanes.len());
         for arbiter in &threads.lanes {
@@ -196,9 +200,28 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let jobs = Jobs::load(JobsParts {
+            registry: jobs_registry,
+            arbiters: threads.lanes.clone(),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            running_max: config.jobs.running_max,
+            finished_max: config.jobs.finished_max,
+            finished_ms: config.jobs.finished_ms,
+        })?;
+        let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
+        let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let pause = HubPause::new(config.server.paused);
+        if pause.is_on() {
+            tracing::warn!(
+                "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
+            );
+        }
         let (notices, noticed) = mpsc::unbounded_channel();
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
@@ -206,15 +229,8 @@ impl Hub {
             registry,
             ledger: OnceLock::new(),
             router: link.clone(),
-            breaker: BreakerSettings {
-                failure_threshold: config.breaker.failure_threshold,
-                success_threshold: config.breaker.success_threshold,
-                cooldown_ms: config.breaker.cooldown_ms,
-                cooldown_cap_ms: config.breaker.cooldown_cap_ms,
-                probes_max: config.breaker.probes_max,
-                ..BreakerSettings::default()
-            },
             lanes,
+            pause: Arc::clone(&pause),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -263,6 +279,21 @@ impl Hub {
         let outbox =
             supervise(&threads.core, ActorKind::Outbox, &health, move || OutboxActor::new(outbox_parts.clone()));
 
+        let gate = Arc::new(SharedGate::new(config.log.ingest_queue_bytes));
+        let schedule_parts = ScheduleParts {
+            store: engine.clone(),
+            log: Arc::clone(&log),
+            book: Arc::clone(&book),
+            intake: Arc::clone(&intake),
+            gate: Arc::clone(&gate),
+            settings: settings.live(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            turn: Arc::default(),
+        };
+        let schedule =
+            supervise(&threads.core, ActorKind::Schedule, &health, move || ScheduleActor::new(schedule_parts.clone()));
+
         let indexer_parts = IndexerParts {
             log: Arc::clone(&log),
             index: engine.clone(),
@@ -280,14 +311,26 @@ impl Hub {
             directory.add(ConsumerId::handler(&record.name), spec, Service::Handler);
         }
         for record in webhooks.all() {
-            let target = webhook_target(&sealer, &record)?;
+            let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
             directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
         }
         let now = clock.now();
         for record in pulls.all() {
-            directory.add(ConsumerId::new(&record.id), record.spec(&config), Service::Pull(PullService::new(now)));
+            let service = Service::Pull(PullService::new(&record.settings.name, now));
+            directory.add(ConsumerId::new(&record.id), record.spec(&config), service);
         }
+        let replays = ReplayParts {
+            // Jobs read beside the consumers that are behind, one at a time.
+            reader: LogReader::new(finder.clone(), Arc::clone(&tail), 1),
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            inboxes: Arc::clone(&directory) as Arc<dyn Inboxes>,
+            closing: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
         let router_parts = RouterParts {
             log,
             tail: Arc::clone(&tail),
@@ -306,7 +349,7 @@ impl Hub {
         link.set(router.clone());
 
         let inner = Arc::new(Inner {
-            gate: SharedGate::new(config.log.ingest_queue_bytes),
+            gate,
             config,
             clock,
             random,
@@ -315,8 +358,11 @@ impl Hub {
             health,
             tail,
             finder,
+            book,
+            schedule,
             indexer,
             ledger,
+            pause,
             outbox,
             intake,
             router,
@@ -327,14 +373,18 @@ impl Hub {
             webhooks,
             pulls,
             settings,
+            jobs,
+            replays,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
+        inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
         threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
 }

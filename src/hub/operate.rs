@@ -107,7 +107,9 @@ impl Hub {
         match name {
             "panic-outbox" => inner.outbox.hint(PanicNow),
             "panic-router" => inner.router.hint(PanicNow),
+            "panic-schedule" => inner.schedule.hint(PanicNow),
             "panic-indexer" => inner.indexer.hint(PanicNow),
+            "panic-jobs" => return Some(inner.jobs.panic_all()),
             "panic-consumers" => {
                 let consumers = inner.directory.consumers();
                 return Some(consumers.iter().map(|consumer| consumer.panic_all()).sum());

@@ -85,11 +85,6 @@ impl Pulls {
         all.sort_by(|a, b| (a.settings.org(), &a.settings.name).cmp(&(b.settings.org(), &b.settings.name)));
         all
     }
-
-    /// The name of the consumer with this id.
-    pub(super) fn name_of(&self, id: &ConsumerId) -> Option<String> {
-        self.by_id.get(id.as_str()).map(|stored| stored.record.settings.name.clone())
-    }
 }
 
 fn missing(name: &str) -> Problem {
@@ -166,7 +161,7 @@ impl Hub {
             updated: context,
         });
         let id = ConsumerId::new(&record.id);
-        let service = PullService::new(self.inner.clock.now());
+        let service = PullService::new(&record.settings.name, self.inner.clock.now());
         let spec = record.spec(&self.inner.config);
         self.inner.directory.add(id.clone(), spec, Service::Pull(service));
         match self.begin(&id, &record).await {

@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 
 use super::{Consumer, Hub, Service, store_problem};
 use crate::event::envelope::Event;
-use crate::event::filter::{Decision, TypePattern};
-use crate::event::render;
+use crate::event::filter::TypePattern;
+use crate::explain::DELIVERED;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{InboxView, Inspect, Publish};
 use crate::inbox::spec::ConsumerKind;
-use crate::inbox::state::{Hold, Standing};
+use crate::inbox::state::Hold;
 use crate::lookup::{Column, Span, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog, Position, ReadLimits, StoreError};
+use crate::store::{AttemptRecord, ConsumerState as _, EventLog, Position, ReadLimits, StoreError};
 
 /// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
@@ -27,16 +27,12 @@ const SCAN_EVENTS_MAX: usize = 50_000;
 const SCAN_ROWS_MAX: usize = 8_192;
 /// Events read at once, and their bytes.
 const READ: (usize, usize) = (256, 8 << 20);
-/// Consumers that one event's answer lists.
-const CONSUMERS_LISTED_MAX: usize = 1_000;
 /// Pages of attempts looked through for one event and consumer.
 const ATTEMPT_PAGES_MAX: usize = 256;
 /// Pages looked through from the time an event was received on, before the newest ones.
 const ATTEMPT_PAGES_NEAR: usize = 64;
 /// Pages read at once.
 const PAGES_READ: usize = 2;
-/// Dead letters looked at for one page.
-const DEAD_SCAN_MAX: usize = 20_000;
 
 /// What a look-up of events asks for. A clause that is not given does not narrow.
 #[derive(Clone, Debug, Default)]
@@ -185,40 +181,8 @@ impl Hub {
         Ok(Page { items: scan.items, next: scan.looked_upto.to_string(), has_more: scan.looked_upto < head })
     }
 
-    /// An event with where it stands with each consumer it matches.
-    ///
-    /// # Errors
-    /// As [`Hub::event`].
-    pub async fn event_with_consumers(&self, id: &str, org: Option<&str>) -> Result<Vec<u8>, Problem> {
-        let (id, org) = (id.to_owned(), org.map(str::to_owned));
-        let event = self.blocking(move |hub| hub.event(&id, org.as_deref())).await?;
-        let mut consumers = Vec::new();
-        for consumer in self.inner.directory.consumers() {
-            let spec = consumer.spec.load_full();
-            let matched = event.seq > spec.from && spec.filter.decide(&event) == Decision::Match;
-            if matched && consumers.len() < CONSUMERS_LISTED_MAX {
-                consumers.push(self.standing(&consumer, &event).await?);
-            }
-        }
-        consumers.sort_by(|a, b| a["consumer"].as_str().cmp(&b["consumer"].as_str()));
-        let mut out = render::envelope_open(&event);
-        out.extend_from_slice(b",\"consumers\":");
-        out.extend_from_slice(Value::from(consumers).to_string().as_bytes());
-        out.push(b'}');
-        Ok(out)
-    }
-
     pub(super) async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {
         self.inner.directory.running(&consumer.id)?.ask(Inspect { seqs }).await.ok()
-    }
-
-    /// Where the router has a consumer that has no inbox in memory; none when it follows the cursor.
-    async fn position(&self, consumer: &ConsumerId) -> (Seq, Option<Position>) {
-        let asked = self.inner.router.ask(InspectRouter { consumers: vec![consumer.clone()] }).await;
-        match asked {
-            Ok(view) => (view.cursor, view.consumers.into_iter().next().and_then(|(_, position)| position)),
-            Err(_) => (Seq::ZERO, None),
-        }
     }
 
     /// Makes what a consumer's inbox has recorded so far readable. An inbox that is being restarted has lost what it had
@@ -233,54 +197,12 @@ impl Hub {
         }
     }
 
-    async fn standing(&self, consumer: &Arc<Consumer>, event: &Arc<Event>) -> Result<Value, Problem> {
-        let standing = match self.view(consumer, vec![event.seq]).await {
-            Some(view) => view.standings.first().copied().unwrap_or(Standing::Pending),
-            None => {
-                let (cursor, position) = self.position(&consumer.id).await;
-                let settled = position.map_or(event.seq <= cursor, |position| position.covers(event.seq));
-                if settled { Standing::Settled } else { Standing::Ahead }
-            }
-        };
-        if standing != Standing::Ahead {
-            self.publish_attempts(&consumer.id).await;
-        }
-        let (id, wanted) = (consumer.id.clone(), Arc::clone(event));
-        let attempts = self.blocking(move |hub| hub.attempts_of(&id, &wanted)).await?;
-        let last = attempts.iter().max_by_key(|attempt| attempt.attempt);
-        let recorded = last.map_or(0, |attempt| attempt.attempt);
-        let (status, attempts_made, available_at) = match standing {
-            Standing::Pending | Standing::Ahead => ("pending", recorded, None),
-            Standing::BehindKey => ("pending", recorded, None),
-            Standing::Processing { attempts } => ("processing", attempts, None),
-            Standing::Failed { due_at, attempts } => ("failed", attempts, Some(due_at)),
-            Standing::Settled => match last {
-                Some(attempt) if attempt.outcome != DELIVERED && attempt.next_try_at.is_none() => {
-                    ("dead_letter", recorded, None)
-                }
-                Some(_) | None => ("processed", recorded, None),
-            },
-        };
-        let processed_at = last.filter(|attempt| attempt.outcome == DELIVERED).map(|attempt| attempt.at.to_rfc3339());
-        Ok(json!({
-            "consumer": consumer.id.as_str(),
-            "name": self.inner.pulls.name_of(&consumer.id),
-            "status": status,
-            "waits_behind_key": standing == Standing::BehindKey,
-            "attempts": attempts_made,
-            "last_error": last.and_then(|attempt| attempt.error.clone()),
-            "available_at": available_at.map(UnixMs::to_rfc3339),
-            "processed_at": processed_at,
-            "created_at": event.received_at.to_rfc3339(),
-            "updated_at": last.map_or(event.received_at, |attempt| attempt.at).to_rfc3339(),
-        }))
-    }
-
     /// The attempts of one event, of those still kept. Blocks.
     ///
     /// Most events are tried when they come in, so the search begins there; one that was tried long after (a backlog, a
-    /// late retry) is looked for from the newest attempts back.
-    fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
+    /// late retry) is looked for from the newest attempts back. So is one that was given up: it may have been given out
+    /// again since.
+    pub(super) fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
         let engine = &self.inner.engine;
         let received_ms = event.received_at.0;
         let mut found = Vec::new();
@@ -301,7 +223,7 @@ impl Hub {
                 Some(_) | None => break,
             }
         }
-        if found.iter().any(|attempt| attempt.next_try_at.is_none()) {
+        if found.iter().any(|attempt| attempt.outcome == DELIVERED) {
             return Ok(found);
         }
         let pages =
@@ -347,48 +269,6 @@ impl Hub {
         }
     }
 
-    /// Dead letters, newest first. Blocks.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn dead_letters(
-        &self,
-        wanted: impl Fn(&DeadLetterRecord) -> bool,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Value>, Problem> {
-        let mut items = Vec::new();
-        let mut before = cursor.map(str::to_owned);
-        let mut scanned = 0;
-        loop {
-            let records = self.inner.engine.dead_letters(before.as_deref(), 200);
-            let records = records.map_err(|error| store_problem(&error))?;
-            if records.is_empty() {
-                return Ok(Page { items, next: before.unwrap_or_default(), has_more: false });
-            }
-            for record in records {
-                scanned += 1;
-                before = Some(record.id.clone());
-                if wanted(&record) {
-                    items.push(dead_letter_json(&record));
-                }
-                if items.len() >= limit || scanned >= DEAD_SCAN_MAX {
-                    return Ok(Page { items, next: before.unwrap_or_default(), has_more: true });
-                }
-            }
-        }
-    }
-
-    /// A dead letter, when the org may see it. Blocks.
-    ///
-    /// # Errors
-    /// [`ProblemKind::NotFound`], also for one of another org.
-    pub fn dead_letter(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
-        let found = self.inner.engine.dead_letter(id).map_err(|error| store_problem(&error))?;
-        let visible = found.filter(|record| org.is_none_or(|org| org == record.org));
-        visible.map(|record| dead_letter_json(&record)).ok_or_else(|| Problem::not_found("dead letter", id))
-    }
-
     /// Every consumer with its lag and sizes.
     pub async fn consumers(&self) -> Vec<Value> {
         let asked = self.inner.router.ask(InspectRouter { consumers: Vec::new() }).await;
@@ -424,15 +304,19 @@ impl Hub {
         let spec = consumer.spec.load();
         let totals = &consumer.totals;
         let counts = view.map(|view| view.counts).unwrap_or_default();
-        let hold = view.and_then(|view| view.hold).map(|hold| match hold {
+        // A consumer that is not in memory is held by a pause of the hub all the same.
+        let hub_paused = self.is_paused().then_some(Hold::HubPaused);
+        let hold = hub_paused.or_else(|| view.and_then(|view| view.hold)).map(|hold| match hold {
+            Hold::HubPaused => json!({"reason": "hub_paused"}),
             Hold::Paused => json!({"reason": "paused"}),
             Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
+            Hold::RateLimited { until } => json!({"reason": "rate_limited", "until": until.to_rfc3339()}),
         });
         // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
         let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };
         json!({
             "id": consumer.id.as_str(),
-            "name": self.inner.pulls.name_of(&consumer.id),
+            "name": consumer.name(),
             "kind": spec.kind.as_str(),
             "org": spec.filter.org,
             "event_types": spec.filter.event_types,
@@ -482,6 +366,7 @@ impl Hub {
                 "segments": engine.segments().len(),
                 "store_bytes": engine.size_on_disk(),
             },
+            "paused": self.is_paused(),
             "pending": sum("window").saturating_sub(sum("in_flight")),
             "processing": sum("in_flight"),
             "processed": sum("processed"),
@@ -508,8 +393,6 @@ impl Hub {
     }
 }
 
-const DELIVERED: &str = "delivered";
-
 fn attempt_json(attempt: &AttemptRecord) -> Value {
     json!({
         "event_id": attempt.event_id,
@@ -522,31 +405,6 @@ fn attempt_json(attempt: &AttemptRecord) -> Value {
         "error": attempt.error,
         "response_snippet": attempt.snippet,
         "next_try_at": attempt.next_try_at.map(UnixMs::to_rfc3339),
-    })
-}
-
-fn dead_letter_json(record: &DeadLetterRecord) -> Value {
-    // The event was JSON when it came in.
-    let event = serde_json::from_slice(&record.event).unwrap_or(Value::Null);
-    json!({
-        "id": record.id,
-        "at": record.at.to_rfc3339(),
-        "consumer": record.consumer.as_str(),
-        "seq": record.seq.0,
-        "event_id": record.event_id,
-        "type": record.event_type,
-        "org": record.org,
-        "error": {
-            "message": record.error_message,
-            "code": record.error_code,
-            "kind": record.error_kind,
-            "detail": record.error_detail,
-        },
-        "attempts": record.attempts,
-        "first_attempt": record.first_attempt.map(UnixMs::to_rfc3339),
-        "last_attempt": record.last_attempt.map(UnixMs::to_rfc3339),
-        "correlation_id": record.correlation_id,
-        "event": event,
     })
 }
 

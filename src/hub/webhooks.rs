@@ -10,6 +10,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Documents, Hub, Service};
+use crate::breaker::BreakerSettings;
+use crate::breaker::actor::Configure;
 use crate::config::Config;
 use crate::event::envelope::BodyFormat;
 use crate::ground::context::WriteContext;
@@ -26,8 +28,10 @@ use crate::router::messages::{Subscribe, Unsubscribe};
 use crate::store::EventLog as _;
 use crate::webhook::delivery::{Caller, Target};
 use crate::webhook::outbound::Answer;
-use crate::webhook::record::{WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new};
-use crate::webhook::sign::SigningKey;
+use crate::webhook::record::{
+    Ground, WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
+};
+use crate::webhook::signer::{Made, Signer, Signers};
 
 /// Most webhooks of a hub.
 const WEBHOOKS_MAX: usize = 100_000;
@@ -78,10 +82,23 @@ pub(super) fn router_away() -> Problem {
     Problem::new(ProblemKind::Overloaded, "the router is being restarted; the change holds when it is back")
 }
 
+/// The breaker of a webhook that names no numbers of its own.
+pub(super) fn default_breaker(config: &Config) -> BreakerSettings {
+    BreakerSettings {
+        failure_threshold: config.breaker.failure_threshold,
+        success_threshold: config.breaker.success_threshold,
+        cooldown_ms: config.breaker.cooldown_ms,
+        cooldown_cap_ms: config.breaker.cooldown_cap_ms,
+        probes_max: config.breaker.probes_max,
+        ..BreakerSettings::default()
+    }
+}
+
 /// A consumer's settings from its webhook.
 pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerSpec {
     let settings = &record.settings;
     let schedule = &config.delivery.retry;
+    let call_ms = settings.breaker.as_ref().and_then(|breaker| breaker.call_timeout_ms);
     ConsumerSpec {
         kind: ConsumerKind::Webhook,
         filter: Arc::new(settings.filter.clone()),
@@ -91,13 +108,14 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
             window_events: config.inbox.window_events,
             window_bytes: config.inbox.window_bytes,
             parked_max: config.inbox.parked_max,
-            lease_ms: config.delivery.total_timeout_ms + LEASE_SLACK_MS,
+            lease_ms: call_ms.unwrap_or(config.delivery.total_timeout_ms) + LEASE_SLACK_MS,
         },
         retry: settings.retry.clone().unwrap_or_else(|| RetryPolicy::Fixed {
             attempts_max: u32::try_from(schedule.delays_ms.len() + 1).unwrap_or(u32::MAX),
             delays_ms: schedule.delays_ms.clone(),
             jitter: schedule.jitter,
         }),
+        rate_limit: settings.rate_limit,
         paused: record.status != WebhookStatus::Active,
         dead_letters: true,
         from: record.from,
@@ -105,13 +123,21 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
 }
 
 /// Where and how a webhook is called: its secrets opened.
-pub(super) fn webhook_target(sealer: &Sealer, record: &WebhookRecord) -> Result<Target, Problem> {
+pub(super) fn webhook_target(config: &Config, sealer: &Sealer, record: &WebhookRecord) -> Result<Target, Problem> {
     let damaged = |what: &str| {
         tracing::error!(webhook = %record.id, what, "a stored webhook cannot be used");
         Problem::new(ProblemKind::Internal, "the stored webhook cannot be used; the log of the hub has the cause")
     };
     let open = |sealed: &str, context: &str| sealer.open(&hex::decode(sealed).ok()?, context).ok();
-    let secret = open(&record.sealed_secret, &record.id).ok_or_else(|| damaged("secret"))?;
+    let signer = |sealed: &str| {
+        let secret = open(sealed, &record.id).ok_or_else(|| damaged("secret"))?;
+        Signer::from_secret(record.settings.signing, &secret).map_err(|_| damaged("signing key"))
+    };
+    let previous = match &record.previous {
+        Some(previous) => Some((signer(&previous.sealed_secret)?, previous.until)),
+        None => None,
+    };
+    let breaker = record.settings.breaker.clone().unwrap_or_else(|| default_breaker(config));
     let headers: BTreeMap<String, String> = match &record.sealed_headers {
         Some(sealed) => {
             let text = open(sealed, &headers_context(&record.id)).ok_or_else(|| damaged("headers"))?;
@@ -121,9 +147,11 @@ pub(super) fn webhook_target(sealer: &Sealer, record: &WebhookRecord) -> Result<
     };
     Ok(Target {
         url: Url::parse(&record.settings.url).map_err(|_| damaged("url"))?,
-        key: SigningKey::from_secret(&secret).map_err(|_| damaged("signing key"))?,
+        signers: Signers { current: signer(&record.sealed_secret)?, previous },
         format: record.settings.format,
         headers: header_map(&headers),
+        timeout_ms: breaker.call_timeout_ms,
+        breaker,
     })
 }
 
@@ -132,7 +160,7 @@ fn headers_context(id: &str) -> String {
 }
 
 impl Hub {
-    fn seal(&self, secret: &Secret, context: &str) -> String {
+    pub(super) fn seal(&self, secret: &Secret, context: &str) -> String {
         hex::encode(self.inner.sealer.seal(secret, context, &*self.inner.random))
     }
 
@@ -144,7 +172,7 @@ impl Hub {
         Some(self.seal(&Secret::new(text), &headers_context(id)))
     }
 
-    /// Makes a webhook. The signing secret is returned this once.
+    /// Makes a webhook. The secret is returned this once.
     ///
     /// # Errors
     /// When a field does not fit, or the store fails.
@@ -153,31 +181,34 @@ impl Hub {
         fields: Fields,
         org: Option<&str>,
         context: WriteContext,
-    ) -> Result<(Arc<WebhookRecord>, Secret), Problem> {
-        let settings = read_new(fields, org, &self.inner.policy)?;
-        let (record, secret) = self.blocking(move |hub| hub.store_new_webhook(settings, context)).await?;
+    ) -> Result<(Arc<WebhookRecord>, Made), Problem> {
+        let breaker = default_breaker(&self.inner.config);
+        let settings = read_new(fields, org, Ground { policy: &self.inner.policy, breaker: &breaker })?;
+        let (record, made) = self.blocking(move |hub| hub.store_new_webhook(settings, context)).await?;
         self.serve_webhook(&record)?;
         let consumer = ConsumerId::new(&record.id);
         self.inner.router.ask(Subscribe { consumer }).await.map_err(|_| router_away())?;
-        Ok((record, secret))
+        Ok((record, made))
     }
 
     fn store_new_webhook(
         &self,
         settings: WebhookSettings,
         context: WriteContext,
-    ) -> Result<(Arc<WebhookRecord>, Secret), Problem> {
+    ) -> Result<(Arc<WebhookRecord>, Made), Problem> {
         let webhooks = &self.inner.webhooks;
         let _one_at_a_time = webhooks.changing.lock();
         if webhooks.by_id.len() >= WEBHOOKS_MAX {
             return Err(Problem::new(ProblemKind::Conflict, format!("a hub has at most {WEBHOOKS_MAX} webhooks")));
         }
         let id = prefixed("whk", context.at, &*self.inner.random);
-        let secret = SigningKey::generate(&*self.inner.random);
+        let made = Signer::generate(settings.signing, &*self.inner.random);
         let record = WebhookRecord {
-            sealed_secret: self.seal(&secret, &id),
+            sealed_secret: self.seal(&made.secret, &id),
             sealed_headers: self.seal_headers(&settings, &id),
-            secret_last4: secret.last4(),
+            secret_last4: made.last4(),
+            public_key: made.public_key.clone(),
+            previous: None,
             status: WebhookStatus::Active,
             status_reason: None,
             from: self.inner.engine.head(),
@@ -189,13 +220,13 @@ impl Hub {
         let revision = webhooks.documents.put(&record.id, &record, None)?;
         let record = Arc::new(record);
         webhooks.by_id.insert(record.id.clone(), Stored { record: Arc::clone(&record), revision });
-        Ok((record, secret))
+        Ok((record, made))
     }
 
     /// Puts a webhook into the directory, or gives the one that is there its new settings.
     fn serve_webhook(&self, record: &WebhookRecord) -> Result<(), Problem> {
         let spec = webhook_spec(&self.inner.config, record);
-        let target = webhook_target(&self.inner.sealer, record)?;
+        let target = webhook_target(&self.inner.config, &self.inner.sealer, record)?;
         let id = ConsumerId::new(&record.id);
         let directory = &self.inner.directory;
         match directory.get(&id) {
@@ -206,6 +237,9 @@ impl Hub {
                 }
                 if let Some(inbox) = directory.running(&id) {
                     inbox.hint(Reconfigure);
+                }
+                if let Some(breaker) = directory.running_breaker(&id) {
+                    breaker.hint(Configure);
                 }
             }
             None => {
@@ -246,12 +280,14 @@ impl Hub {
     ) -> Result<Arc<WebhookRecord>, Problem> {
         let before = self.webhook(id, org)?;
         let mut known = before.settings.clone();
-        let target = webhook_target(&self.inner.sealer, &before)?;
+        let target = webhook_target(&self.inner.config, &self.inner.sealer, &before)?;
         let pair = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
             Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
         };
         known.headers = target.headers.iter().filter_map(pair).collect();
-        let settings = read_change(fields, &known, &self.inner.policy)?;
+        let breaker = default_breaker(&self.inner.config);
+        let ground = Ground { policy: &self.inner.policy, breaker: &breaker };
+        let settings = read_change(fields, &known, ground)?;
         self.update_webhook(id, context, move |hub, record| {
             record.sealed_headers = hub.seal_headers(&settings, &record.id);
             record.settings = settings;
@@ -279,7 +315,7 @@ impl Hub {
         .await
     }
 
-    async fn update_webhook(
+    pub(super) async fn update_webhook(
         &self,
         id: &str,
         context: WriteContext,
@@ -337,7 +373,7 @@ impl Hub {
     /// When it is not there, or the hub is stopping.
     pub async fn test_webhook(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
         let record = self.webhook(id, org)?;
-        let target = webhook_target(&self.inner.sealer, &record)?;
+        let target = webhook_target(&self.inner.config, &self.inner.sealer, &record)?;
         let now = self.inner.clock.now();
         let event_id = prefixed("test", now, &*self.inner.random);
         let body = serde_json::json!({

@@ -80,9 +80,24 @@ impl LogReader {
         if let Some(events) = self.tail.read(from, SCAN_EVENTS) {
             return Ok(chunk(&filter, events, from, upto));
         }
+        let wanted = Wanted::from(&*filter);
+        self.search(wanted, move |event| filter.decide(event) == Decision::Match, from, upto).await
+    }
+
+    /// Looks at what is wanted of the log from `from` to at most `upto`; `fits` decides.
+    ///
+    /// # Errors
+    /// When the store fails or a record is damaged.
+    pub async fn search(
+        &self,
+        wanted: Wanted,
+        fits: impl Fn(&Event) -> bool + Send + 'static,
+        from: Seq,
+        upto: Seq,
+    ) -> Result<Chunk, StoreError> {
         let Ok(_place) = self.lane.acquire().await else { return Err(StoreError::Unavailable) };
         let finder = self.finder.clone();
-        blocking(move || read_log(&finder, &filter, from, upto)).await
+        blocking(move || read_log(&finder, wanted, fits, from, upto)).await
     }
 
     /// The events at these positions; those that retention has dropped are left out.
@@ -103,14 +118,20 @@ impl LogReader {
 }
 
 /// Looks at the log from `from` to at most `upto`, along its index.
-fn read_log(finder: &Finder, filter: &EventFilter, from: Seq, upto: Seq) -> Result<Chunk, StoreError> {
+fn read_log(
+    finder: &Finder,
+    wanted: Wanted,
+    fits: impl Fn(&Event) -> bool,
+    from: Seq,
+    upto: Seq,
+) -> Result<Chunk, StoreError> {
     let log = finder.log();
     let upto = upto.min(log.head());
     let start = from.max(log.earliest());
     let gap_to = (start > from).then_some(start);
     let mut chunk = Chunk { events: Vec::new(), upto: start.prev(), gap_to };
     let mut room = Room { events: SCAN_EVENTS, bytes: SCAN_BYTES };
-    let mut search = finder.search(Wanted::from(filter), start, upto);
+    let mut search = finder.search(wanted, start, upto);
     while room.is_left() && search.probes() < PROBES {
         let Some(stretch) = search.next_stretch()? else { break };
         for span in stretch.spans {
@@ -126,7 +147,7 @@ fn read_log(finder: &Finder, filter: &EventFilter, from: Seq, upto: Seq) -> Resu
             }
             chunk.upto = events.last().map_or(chunk.upto, |last| last.seq);
             events.iter().for_each(|event| room.take(event));
-            chunk.events.extend(events.into_iter().filter(|event| filter.decide(event) == Decision::Match));
+            chunk.events.extend(events.into_iter().filter(|event| fits(event)));
             if chunk.upto < span.upto || !room.is_left() {
                 return Ok(chunk);
             }
@@ -179,7 +200,7 @@ mod tests {
                 ..EventMeta::default()
             };
             let body = Bytes::from_static(b"{}");
-            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n) };
+            let draft = Draft { meta, body, id_given: true, received_at: UnixMs(n), deliver_at: None };
             let unit = AppendUnit { events: vec![Prepared::new(draft).expect("prepares")], atomic: false };
             store.append(vec![unit]).expect("appends");
         }

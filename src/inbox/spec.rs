@@ -1,10 +1,11 @@
 //! What a consumer has asked for, and what its inbox works with.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::catch_up::LogReader;
 use super::ledger::Ledger;
@@ -15,6 +16,7 @@ use crate::ground::clock::SharedClock;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
+use crate::ratelimit::{Bucket, RateLimit};
 use crate::retry::RetryPolicy;
 use crate::router::RouterLink;
 use crate::store::ConsumerState;
@@ -53,6 +55,8 @@ pub struct ConsumerSpec {
     pub rules: InboxRules,
     /// When it is tried again.
     pub retry: RetryPolicy,
+    /// How many are given out in a row and a second; none for no bound.
+    pub rate_limit: Option<RateLimit>,
     /// Whether it gets anything now.
     pub paused: bool,
     /// Whether what is given up becomes a dead letter.
@@ -74,6 +78,30 @@ pub struct Totals {
     pub gaps: AtomicU64,
 }
 
+/// Whether the whole hub is paused (OPS-2). Set before the first inbox is made, and looked at by every inbox in every
+/// turn: no order of start-up lets a delivery slip out. What is out when it is set is finished.
+#[derive(Debug)]
+pub struct HubPause(AtomicBool);
+
+impl HubPause {
+    /// As the hub is to start.
+    #[must_use]
+    pub fn new(on: bool) -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(on)))
+    }
+
+    /// Whether nothing is given out now.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sets it, and says what it was. Inboxes that run must be told to look.
+    pub fn set(&self, on: bool) -> bool {
+        self.0.swap(on, Ordering::AcqRel)
+    }
+}
+
 /// What the hub must do about a consumer besides its own inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -93,6 +121,8 @@ pub struct InboxParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Its totals.
     pub totals: Arc<Totals>,
+    /// Whether the whole hub is paused.
+    pub pause: Arc<HubPause>,
     /// Reads the log.
     pub reader: LogReader,
     /// Rows at the start.
@@ -103,6 +133,8 @@ pub struct InboxParts {
     pub router: RouterLink,
     /// Who takes the deliveries; none while an in-process handler is not registered.
     pub deliver: Arc<DelivererSlot>,
+    /// What is left of its rate.
+    pub rate: Arc<Mutex<Bucket>>,
     /// Called with what the hub must do.
     pub notice: NoticeTaker,
     /// Series.

@@ -202,6 +202,7 @@ fn append(store: &FakeStore, fields: impl Iterator<Item = (u64, [u64; 5])>) -> V
             body: Bytes::from_static(b"{}"),
             id_given: true,
             received_at: UnixMs(received_ms),
+            deliver_at: None,
         };
         let unit = AppendUnit { events: vec![Prepared::new(draft).expect("prepares")], atomic: false };
         match store.append(vec![unit]).expect("appends").remove(0).remove(0) {

@@ -20,6 +20,8 @@ pub struct Append {
     pub unit: AppendUnit,
     /// The share of the gate.
     pub permit: TenantPermit,
+    /// Dropped when the unit has been dealt with, whatever came of it: who schedules waits for that.
+    pub passage: Option<crate::schedule::Passage>,
     /// Where the receipts go, after the sync. Dropped without an answer when the outcome is unknown.
     pub reply: oneshot::Sender<AppendReply>,
 }
@@ -103,7 +105,7 @@ mod tests {
     fn append() -> (Append, oneshot::Receiver<AppendReply>) {
         let (reply, answer) = oneshot::channel();
         let permit = SharedGate::new(10).enter("acme", 1).expect("the gate is empty");
-        (Append { unit: AppendUnit { events: Vec::new(), atomic: false }, permit, reply }, answer)
+        (Append { unit: AppendUnit { events: Vec::new(), atomic: false }, permit, passage: None, reply }, answer)
     }
 
     #[test]

@@ -69,9 +69,9 @@ impl Writer {
         let started_ns = self.clock.monotonic_ns();
         let mut units = Vec::with_capacity(group.len());
         let mut waiting = Vec::with_capacity(group.len());
-        for Append { unit, permit, reply } in group {
+        for Append { unit, permit, passage, reply } in group {
             units.push(unit);
-            waiting.push((permit, reply));
+            waiting.push(((permit, passage), reply));
         }
         match self.log.append(units) {
             Ok(answers) => {

@@ -230,9 +230,8 @@ impl Handler<Deliver> for PullActor {
             handed.iter_mut().for_each(|one| one.ticket.arrived());
             match self.outlets.get(&id) {
                 Some(Outlet::Stream(out, _)) => {
-                    if handed.into_iter().any(|one| out.send(one).is_err()) {
-                        gone.push(id);
-                    }
+                    let taken = handed.into_iter().all(|one| out.send(one).is_ok());
+                    gone.extend((!taken).then_some(id));
                 }
                 Some(Outlet::Poll(_)) => {
                     if let Some(Outlet::Poll(reply)) = self.outlets.remove(&id) {

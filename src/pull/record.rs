@@ -213,6 +213,7 @@ impl PullRecord {
                 lease_ms: settings.lease_ms,
             },
             retry: retry.with_attempts(settings.max_attempts),
+            rate_limit: None,
             paused: self.status != PullStatus::Active,
             dead_letters: true,
             from: self.from,
@@ -413,5 +414,18 @@ mod tests {
         let same = json!({"name": "a", "org": "acme", "ordering": "key", "lease_ms": 500});
         let fields = Fields::parse(same.to_string().as_bytes()).expect("an object");
         assert_eq!(read_change(fields, &settings).expect("fits").lease_ms, 500);
+    }
+
+    #[test]
+    fn a_document_of_the_first_version_is_read_as_it_was_written() {
+        let document = r#"{"id":"con_1","settings":{"name":"billing","filter":{"org":"acme","event_types":["invoice.*"],"channel":null,"facility":null,"service":null},"ordering":"key","lease_ms":5000,"max_attempts":3,"max_in_flight":256},"status":"paused","start":{"seq":7},"from":6,"created":{"by":"admin","at":1795248000000},"updated":{"by":"key:1","at":1795248000001}}"#;
+        let record: PullRecord = serde_json::from_str(document).expect("reads");
+        assert_eq!((record.start, record.from, record.status), (Start::Seq(Seq(7)), Seq(6), PullStatus::Paused));
+        assert_eq!(
+            (record.settings.org(), record.settings.lease_ms, record.settings.retry.clone()),
+            ("acme", 5_000, None)
+        );
+        let written = serde_json::to_string(&record).expect("writes");
+        assert_eq!(serde_json::from_str::<PullRecord>(&written).expect("reads").settings, record.settings);
     }
 }

@@ -42,6 +42,7 @@ impl ClientKind {
 /// One pull consumer at work.
 #[derive(Debug, Default)]
 pub struct PullService {
+    name: String,
     demand: Arc<Demand>,
     actor: Mutex<Option<Handle<PullActor>>>,
     next_taker: AtomicU64,
@@ -51,12 +52,18 @@ pub struct PullService {
 }
 
 impl PullService {
-    /// A consumer that somebody was last there for at `now`.
+    /// A consumer of this name that somebody was last there for at `now`.
     #[must_use]
-    pub fn new(now: UnixMs) -> Arc<Self> {
-        let service = Self::default();
+    pub fn new(name: &str, now: UnixMs) -> Arc<Self> {
+        let service = Self { name: name.to_owned(), ..Self::default() };
         service.touch(now);
         Arc::new(service)
+    }
+
+    /// Its name within its org.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What is asked for.

@@ -1,163 +1,140 @@
-//! Token buckets (BRK-5): how many a second, and how many at once.
+//! Rates: how many calls in a row, and how many a second after that (BRK-5).
 //!
-//! - [`Rate`]: what was asked for: numbers or a preset
-//! - [`Bucket`]: what is left of it, on the hub's clock (the generic cell rate algorithm of `governor`)
-//!
-//! A bucket is full when it is made: a restart gives everyone a fresh one. What comes of a refusal is the caller's: a
-//! producer is told when to come back, a delivery waits.
+//! - here: the numbers of a limit, and their presets
+//! - [`bucket`]: the token bucket, a pure rule on the caller's clock
 
-mod rate;
+pub mod bucket;
 
-use std::num::NonZeroU32;
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use governor::clock::{Clock as TimeSource, Reference as _};
-use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+pub use bucket::{Bucket, Taken};
 
-use crate::ground::clock::SharedClock;
+use crate::ground::error::Problem;
+use crate::ground::fields::Fields;
 
-pub use rate::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, Rate};
+/// Fewest tokens a second: one in about a quarter of an hour.
+pub const PER_SECOND_MIN: f64 = 0.001;
+/// Most tokens a second.
+pub const PER_SECOND_MAX: f64 = 100_000.0;
+/// Largest capacity.
+pub const BURST_MAX: u32 = 1_000_000;
 
-/// The hub's monotonic clock, as `governor` asks for it.
-#[derive(Clone)]
-struct HubTime(SharedClock);
-
-impl TimeSource for HubTime {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.monotonic_ns())
-    }
+/// What a bucket holds when it is full, and how fast it fills.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Tokens that come back each second.
+    pub per_second: f64,
+    /// Tokens of a full bucket: what may go at once.
+    pub burst: u32,
 }
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, HubTime, StateInformationMiddleware>;
+impl RateLimit {
+    /// The names [`RateLimit::preset`] knows.
+    pub const PRESETS: &'static [&'static str] = &["sales", "erp", "esignature", "sms", "email"];
 
-/// What became of a wish for tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// They were there.
-    Yes {
-        /// Tokens left.
-        left: u32,
-    },
-    /// They were not; nothing was taken.
-    No {
-        /// Until as many have come in, if nobody else takes them.
-        wait: Duration,
-    },
-}
-
-/// A bucket of tokens. Shared by reference; taking from it needs no lock.
-pub struct Bucket {
-    rate: Rate,
-    burst: NonZeroU32,
-    clock: HubTime,
-    limiter: Limiter,
-}
-
-impl std::fmt::Debug for Bucket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bucket").field("rate", &self.rate).finish_non_exhaustive()
-    }
-}
-
-impl Bucket {
-    /// A full bucket.
+    /// The limit of this name; `None` for a name that is not in [`RateLimit::PRESETS`].
     #[must_use]
-    pub fn new(rate: Rate, clock: SharedClock) -> Self {
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-        // The bounds of a rate keep the period between one nanosecond and the length of a day.
-        let period = Duration::from_secs_f64(1.0 / rate.per_second.clamp(PER_SECOND_MIN, PER_SECOND_MAX));
-        let quota = Quota::with_period(period).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
-        let clock = HubTime(clock);
-        let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { rate, burst, clock, limiter }
+    pub fn preset(name: &str) -> Option<Self> {
+        let (burst, per_second) = match name {
+            "sales" => (100, 10.0),
+            "erp" => (50, 5.0),
+            "esignature" => (20, 2.0),
+            "sms" => (50, 10.0),
+            "email" => (100, 20.0),
+            _ => return None,
+        };
+        Some(Self { per_second, burst })
     }
 
-    /// Its rate.
-    #[must_use]
-    pub fn rate(&self) -> &Rate {
-        &self.rate
+    /// Reads the field `name`; absent and null are none.
+    ///
+    /// # Errors
+    /// As [`RateLimit::from_json`].
+    pub fn read(fields: &mut Fields, name: &'static str) -> Result<Option<Self>, Problem> {
+        fields.take(name).map(|value| Self::from_json(&value, name)).transpose()
     }
 
-    /// Takes `count` tokens, or none. What is larger than the whole bucket takes the whole bucket.
-    pub fn take(&self, count: u32) -> Taken {
-        let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN).min(self.burst);
-        match self.limiter.check_n(count) {
-            Ok(Ok(state)) => Taken::Yes { left: state.remaining_burst_capacity() },
-            Ok(Err(not_until)) => {
-                let now = self.clock.now();
-                Taken::No { wait: not_until.earliest_possible().duration_since(now).into() }
-            }
-            // `count` is at most the capacity.
-            Err(_) => Taken::No { wait: Duration::from_secs_f64(f64::from(self.burst.get()) / self.rate.per_second) },
+    /// Reads a limit from a client's JSON: a preset's name, or an object with `per_second` and, when it is not that
+    /// many rounded up, `burst`.
+    ///
+    /// # Errors
+    /// A problem that names the field under `field` and the range that is allowed.
+    pub fn from_json(value: &Value, field: &str) -> Result<Self, Problem> {
+        if let Some(name) = value.as_str() {
+            let known = format!("one of {}, or an object", Self::PRESETS.join(", "));
+            return Self::preset(name).ok_or_else(|| Problem::field(field, known, name));
         }
-    }
-
-    /// How long it takes until the bucket is full again when it holds `left` tokens.
-    #[must_use]
-    pub fn full_after(&self, left: u32) -> Duration {
-        let missing = f64::from(self.burst.get().saturating_sub(left));
-        Duration::from_secs_f64(missing / self.rate.per_second.clamp(PER_SECOND_MIN, PER_SECOND_MAX))
+        let Value::Object(map) = value else {
+            return Err(Problem::field(field, "a preset's name, or {per_second, burst}", value));
+        };
+        if let Some(name) = map.keys().find(|name| !matches!(name.as_str(), "per_second" | "burst")) {
+            return Err(Problem::field(format!("{field}.{name}"), "unknown field; known are per_second, burst", name));
+        }
+        let path = |name: &str| format!("{field}.{name}");
+        let rate_range = format!("a number from {PER_SECOND_MIN} to {PER_SECOND_MAX}");
+        let Some(rate) = map.get("per_second") else {
+            return Err(Problem::field(path("per_second"), format!("required: {rate_range}"), "nothing"));
+        };
+        let per_second = rate.as_f64().filter(|rate| (PER_SECOND_MIN..=PER_SECOND_MAX).contains(rate));
+        let per_second = per_second.ok_or_else(|| Problem::field(path("per_second"), rate_range, rate))?;
+        let burst = match map.get("burst") {
+            None => per_second.ceil() as u32,
+            Some(sent) => {
+                let fits = sent.as_u64().and_then(|burst| u32::try_from(burst).ok());
+                let fits = fits.filter(|burst| (1..=BURST_MAX).contains(burst));
+                fits.ok_or_else(|| {
+                    Problem::field(path("burst"), format!("a whole number from 1 to {BURST_MAX}"), sent)
+                })?
+            }
+        };
+        Ok(Self { per_second, burst })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
-    use crate::ground::clock::{ManualClock, UnixMs};
 
-    fn bucket(per_second: f64, burst: u32) -> (std::sync::Arc<ManualClock>, Bucket) {
-        let clock = ManualClock::starting_at(UnixMs(1_000_000));
-        let bucket = Bucket::new(Rate { per_second, burst }, clock.clone());
-        (clock, bucket)
+    #[test]
+    fn the_presets_are_those_of_the_field() {
+        let all: Vec<_> = RateLimit::PRESETS
+            .iter()
+            .map(|name| RateLimit::preset(name).map(|limit| (limit.burst, limit.per_second)).expect("known"))
+            .collect();
+        assert_eq!(all, [(100, 10.0), (50, 5.0), (20, 2.0), (50, 10.0), (100, 20.0)]);
+        assert_eq!(RateLimit::preset("none"), None);
     }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let (clock, bucket) = bucket(10.0, 3);
-        assert_eq!([bucket.take(1), bucket.take(1)], [Taken::Yes { left: 2 }, Taken::Yes { left: 1 }]);
-        assert_eq!(bucket.take(1), Taken::Yes { left: 0 });
-        assert_eq!(bucket.take(1), Taken::No { wait: Duration::from_millis(100) });
-        clock.advance(Duration::from_millis(60));
-        assert_eq!(bucket.take(1), Taken::No { wait: Duration::from_millis(40) });
-        clock.advance(Duration::from_millis(40));
-        assert_eq!(bucket.take(1), Taken::Yes { left: 0 });
-        clock.advance(Duration::from_secs(3_600));
-        assert_eq!(bucket.take(2), Taken::Yes { left: 1 }, "never more than its burst");
-        assert_eq!(bucket.full_after(1), Duration::from_millis(200));
+    fn a_limit_is_read_by_name_or_by_its_numbers() {
+        let read = |value: Value| RateLimit::from_json(&value, "rate_limit");
+        assert_eq!(read(json!("sms")), Ok(RateLimit { per_second: 10.0, burst: 50 }));
+        assert_eq!(read(json!({"per_second": 0.5, "burst": 7})), Ok(RateLimit { per_second: 0.5, burst: 7 }));
+        assert_eq!(read(json!({"per_second": 2.5})), Ok(RateLimit { per_second: 2.5, burst: 3 }));
+        assert_eq!(read(json!({"per_second": 0.001})), Ok(RateLimit { per_second: 0.001, burst: 1 }));
     }
 
     #[test]
-    fn what_is_larger_than_the_bucket_takes_all_of_it_and_a_refusal_takes_nothing() {
-        let (clock, bucket) = bucket(0.5, 4);
-        assert_eq!(bucket.take(1_000), Taken::Yes { left: 0 });
-        assert_eq!(bucket.take(1_000), Taken::No { wait: Duration::from_secs(8) });
-        clock.advance(Duration::from_secs(2));
-        assert_eq!(bucket.take(2), Taken::No { wait: Duration::from_secs(2) });
-        assert_eq!(bucket.take(1), Taken::Yes { left: 0 });
-    }
-
-    proptest! {
-        #[test]
-        fn over_any_stretch_no_more_passes_than_burst_and_rate_allow(
-            burst in 1_u32..50, per_second in 1_u32..1_000, steps in prop::collection::vec((0_u64..500, 1_u32..20), 1..200)
-        ) {
-            let (clock, bucket) = bucket(f64::from(per_second), burst);
-            let (mut passed, mut ms) = (0_u64, 0_u64);
-            for (pause_ms, count) in steps {
-                clock.advance(Duration::from_millis(pause_ms));
-                ms += pause_ms;
-                if let Taken::Yes { .. } = bucket.take(count) {
-                    passed += u64::from(count.min(burst));
-                }
-                let allowed = u64::from(burst) + ms * u64::from(per_second) / 1_000 + 1;
-                prop_assert!(passed <= allowed, "{passed} passed, {allowed} allowed after {ms} ms");
-            }
+    fn what_does_not_fit_is_named_with_its_range() {
+        let cases = [
+            (json!("fast"), "rate_limit", "sales"),
+            (json!(5), "rate_limit", "preset"),
+            (json!({}), "rate_limit.per_second", "required"),
+            (json!({"per_second": 0}), "rate_limit.per_second", "0.001"),
+            (json!({"per_second": 100_001}), "rate_limit.per_second", "100000"),
+            (json!({"per_second": "5"}), "rate_limit.per_second", "number"),
+            (json!({"per_second": 1, "burst": 0}), "rate_limit.burst", "1 to 1000000"),
+            (json!({"per_second": 1, "burst": 1.5}), "rate_limit.burst", "whole"),
+            (json!({"per_second": 1, "burst": 4_294_967_297_u64}), "rate_limit.burst", "1000000"),
+            (json!({"per_second": 1, "capacity": 1}), "rate_limit.capacity", "unknown"),
+        ];
+        for (sent, field, limit) in cases {
+            let problem = RateLimit::from_json(&sent, "rate_limit").expect_err("refused");
+            assert_eq!(problem.field.as_deref(), Some(field), "{sent}");
+            assert!(problem.limit.as_deref().is_some_and(|text| text.contains(limit)), "{sent}: {problem}");
         }
     }
 }

@@ -11,10 +11,11 @@ use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
     Durability, EventLog, Expired, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord,
-    SegmentInfo, StateOp, StoreError,
+    ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
+use crate::ground::clock::UnixMs;
 use crate::ground::ids::{ConsumerId, Seq};
 
 /// What a planned failure does.
@@ -37,6 +38,7 @@ pub(crate) enum Call {
     Rows,
     Put,
     PutRow,
+    Schedule,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +56,7 @@ struct Content {
     dead: BTreeMap<String, DeadLetterRecord>,
     documents: BTreeMap<(String, String), Document>,
     index: BTreeMap<IndexRow, Vec<u8>>,
+    scheduled: BTreeMap<ScheduleKey, ScheduledRecord>,
 }
 
 #[derive(Default)]
@@ -443,6 +446,48 @@ impl LogIndex for FakeStore {
             content.index.retain(|row, _| row.level != level || row.last() >= before);
             Ok((rows - content.index.len()) as u64)
         })
+    }
+}
+
+impl ScheduleStore for FakeStore {
+    fn put_scheduled(&self, events: &[(ScheduleKey, ScheduledRecord)]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            content.scheduled.extend(events.iter().cloned());
+            Ok(())
+        })
+    }
+
+    fn scheduled_from(
+        &self,
+        from: ScheduleKey,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(ScheduleKey, ScheduledRecord)>, StoreError> {
+        self.look(|content| {
+            let mut held = 0;
+            let mut fits = |record: &ScheduledRecord| {
+                let fits = held < bytes || held == 0;
+                held += record.event.len();
+                fits
+            };
+            let found = content.scheduled.range(from..).take(limit).take_while(|(_, record)| fits(record));
+            found.map(|(key, record)| (*key, record.clone())).collect()
+        })
+    }
+
+    fn scheduled(&self, key: ScheduleKey) -> Result<Option<ScheduledRecord>, StoreError> {
+        self.look(|content| content.scheduled.get(&key).cloned())
+    }
+
+    fn remove_scheduled(&self, keys: &[ScheduleKey]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            content.scheduled.retain(|key, _| !keys.contains(key));
+            Ok(())
+        })
+    }
+
+    fn sweep_schedule(&self, _: UnixMs) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |_| Ok(()))
     }
 }
 

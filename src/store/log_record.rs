@@ -49,7 +49,7 @@ impl Prepared {
     /// # Errors
     /// When the fields cannot be encoded: a mistake of the program.
     pub fn new(draft: Draft) -> Result<Self, CodecError> {
-        let Draft { meta, body, id_given, received_at } = draft;
+        let Draft { meta, body, id_given, received_at, deliver_at: _ } = draft;
         let mut out = Vec::with_capacity(HEADER_BYTES + 4 + 192 + body.len());
         out.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0, 0]);
         let head_at = out.len();
@@ -189,7 +189,13 @@ mod tests {
             source_refs: None,
             request_context: None,
         };
-        Draft { meta, body: Bytes::from(body), id_given: true, received_at: UnixMs(1_795_248_000_000) }
+        Draft {
+            meta,
+            body: Bytes::from(body),
+            id_given: true,
+            received_at: UnixMs(1_795_248_000_000),
+            deliver_at: None,
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`EventLog`]: the log. Appending an event and its dedup key is atomic; nothing else is assumed atomic with it.
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
+//! - [`ScheduleStore`]: events that wait for their time.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -18,6 +19,7 @@ pub mod log_index;
 pub mod log_record;
 pub mod position;
 pub mod records;
+pub mod schedule;
 pub mod verify;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
+pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

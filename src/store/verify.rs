@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::engine::EngineOptions;
-use super::{ConsumerState as _, Engine, EventLog as _, ReadLimits, Registry as _, StoreError};
+use super::{
+    ConsumerState as _, Engine, EventLog as _, ReadLimits, Registry as _, ScheduleKey, ScheduleStore as _, StoreError,
+    log_record,
+};
 use crate::ground::ids::Seq;
 
 /// What a check found.
@@ -21,6 +24,8 @@ pub struct Report {
     pub exception_rows: u64,
     /// Dead letters read.
     pub dead_letters: u64,
+    /// Scheduled events read.
+    pub scheduled: u64,
     /// Faults, in words.
     pub faults: Vec<String>,
 }
@@ -91,7 +96,26 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
         Ok(counts) => report.dead_letters = counts.iter().map(|(_, count)| count).sum(),
         Err(error) => report.fault(error.to_string()),
     }
-    for kind in ["webhook", "key", "settings", "breaker"] {
+    let mut from = ScheduleKey::MIN;
+    loop {
+        match engine.scheduled_from(from, 1_000, 8 << 20) {
+            Ok(events) => {
+                let Some((last, _)) = events.last() else { break };
+                from = last.next();
+                report.scheduled += events.len() as u64;
+                for (key, event) in events {
+                    if let Err(error) = log_record::decode(Seq::ZERO, event.event) {
+                        report.fault(format!("scheduled event of {}: {error}", key.due_at));
+                    }
+                }
+            }
+            Err(error) => {
+                report.fault(error.to_string());
+                break;
+            }
+        }
+    }
+    for kind in ["webhook", "key", "settings", "breaker", "job"] {
         if let Err(error) = engine.list(kind) {
             report.fault(error.to_string());
         }

@@ -24,13 +24,17 @@ pub enum ActorKind {
     Breaker,
     /// Writes the index of the log.
     Indexer,
+    /// Takes the steps of one job.
+    Job,
+    /// Releases scheduled events.
+    Schedule,
     /// Hands the deliveries of one consumer to the clients that wait for them.
     Pull,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -38,6 +42,8 @@ impl ActorKind {
         Self::Handler,
         Self::Breaker,
         Self::Indexer,
+        Self::Job,
+        Self::Schedule,
         Self::Pull,
     ];
 
@@ -52,6 +58,8 @@ impl ActorKind {
             Self::Handler => "handler",
             Self::Breaker => "breaker",
             Self::Indexer => "indexer",
+            Self::Job => "job",
+            Self::Schedule => "schedule",
             Self::Pull => "pull",
         }
     }
@@ -65,7 +73,9 @@ impl ActorKind {
             Self::Handler => 4,
             Self::Breaker => 5,
             Self::Indexer => 6,
-            Self::Pull => 7,
+            Self::Job => 7,
+            Self::Schedule => 8,
+            Self::Pull => 9,
         }
     }
 }

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::outbound::{Answer, Outbound};
-use super::sign::SigningKey;
+use super::outbound::{Answer, Outbound, Post};
+use super::signer::Signers;
+use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
+use crate::breaker::state::Refusal;
 use crate::event::envelope::{BodyFormat, Event};
 use crate::ground::clock::SharedClock;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
@@ -25,12 +27,16 @@ use crate::supervise::Handle;
 pub struct Target {
     /// The endpoint.
     pub url: Url,
-    /// Signs its deliveries.
-    pub key: SigningKey,
+    /// Sign its deliveries.
+    pub signers: Signers,
     /// The form of the body.
     pub format: BodyFormat,
     /// Further headers.
     pub headers: HeaderMap,
+    /// How long one call may take; none for the hub's limit.
+    pub timeout_ms: Option<u64>,
+    /// The numbers of its breaker.
+    pub breaker: BreakerSettings,
 }
 
 /// What a delivery actor works with.
@@ -68,7 +74,6 @@ pub struct Caller {
 
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -77,19 +82,20 @@ impl Caller {
     pub async fn call(&self, id: &str, traceparent: Option<&str>, body: impl FnOnce(BodyFormat) -> Bytes) -> Answer {
         let target = self.target.load_full();
         let body = body(target.format);
-        let timestamp_s = self.clock.now().0 / 1_000;
-        let signature = target.key.sign(id, timestamp_s, &body);
+        let now = self.clock.now();
         let mut headers = target.headers.clone();
         headers.insert(CONTENT_TYPE, JSON.clone());
-        headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(timestamp_s));
-        let texts = [(&WEBHOOK_ID, Some(id)), (&WEBHOOK_SIGNATURE, Some(&signature)), (&TRACEPARENT, traceparent)];
+        headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(now.0 / 1_000));
+        target.signers.sign(&mut headers, id, now, &body);
+        let texts = [(&WEBHOOK_ID, Some(id)), (&TRACEPARENT, traceparent)];
         for (name, text) in texts {
             // Ids and trace contexts were checked when the event came in: they have no control characters.
             if let Some(Ok(value)) = text.map(|text| HeaderValue::from_bytes(text.as_bytes())) {
                 headers.insert(name.clone(), value);
             }
         }
-        self.outbound.post(&target.url, headers, body, &*self.clock).await
+        let timeout_ms = target.timeout_ms;
+        self.outbound.post(Post { url: &target.url, headers, body, timeout_ms }, &*self.clock).await
     }
 }
 
@@ -128,7 +134,12 @@ async fn attempt(
         Ok(Admitted::Yes(permit)) => permit,
         Ok(Admitted::No { until, reason }) => {
             metrics.deliveries_deferred.with_label_values(&[reason.as_str()]).inc();
-            let until = until.unwrap_or_else(|| call.clock.now().plus_ms(FORCED_OPEN_REST_MS));
+            let now = call.clock.now();
+            let until = until.unwrap_or_else(|| now.plus_ms(FORCED_OPEN_REST_MS));
+            let until = match reason {
+                Refusal::ProbesInFlight => until.min(now.plus_ms(PROBING_REST_MS)),
+                Refusal::Open | Refusal::ForcedOpen => until,
+            };
             ticket.defer(Some(until));
             return;
         }
@@ -144,6 +155,8 @@ async fn attempt(
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);
 }
 
+/// A probe mostly ends long before its time: whether it did is looked at this often.
+const PROBING_REST_MS: u64 = 1_000;
 /// A breaker that was opened by hand is asked again this often; closing it by hand wakes the inbox at once.
 const FORCED_OPEN_REST_MS: u64 = 60_000;
 

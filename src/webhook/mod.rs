@@ -1,6 +1,7 @@
 //! Webhooks: consumers that are HTTP endpoints.
 //!
 //! - [`sign`]: Standard Webhooks signatures
+//! - [`signer`]: how a webhook signs, with one secret or, during a rotation, two
 //! - [`guard`]: where deliveries may go
 //! - [`outbound`]: how they get there
 //! - [`delivery`]: the actor that calls one endpoint
@@ -11,3 +12,4 @@ pub mod guard;
 pub mod outbound;
 pub mod record;
 pub mod sign;
+pub mod signer;

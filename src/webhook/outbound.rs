@@ -82,6 +82,19 @@ pub fn install_crypto() {
     });
 }
 
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Post<'a> {
+    /// Where to.
+    pub url: &'a Url,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Time for the whole of it, in milliseconds; none for that of the settings.
+    pub timeout_ms: Option<u64>,
+}
+
 /// Makes requests from one thread.
 #[derive(Clone, Debug)]
 pub struct Outbound {
@@ -133,26 +146,28 @@ impl Outbound {
         Ok(Self { client, policy, settings: Arc::new(settings) })
     }
 
-    /// Sends `body` to `url`. Never fails: what went wrong is the answer's result.
+    /// Sends a request. Never fails: what went wrong is the answer's result.
     ///
     /// Dropping the future gives the request up and closes its connection; the endpoint may have had it.
-    pub async fn post(&self, url: &Url, headers: HeaderMap, body: Bytes, clock: &dyn Clock) -> Answer {
+    pub async fn post(&self, post: Post<'_>, clock: &dyn Clock) -> Answer {
         let started_ns = clock.monotonic_ns();
-        let mut answer = match self.policy.check_host(url) {
-            Ok(()) => self.exchange(url, headers, body, clock).await,
+        let mut answer = match self.policy.check_host(post.url) {
+            Ok(()) => self.exchange(post, clock).await,
             Err(refused) => Answer::without_status(failure(FailureKind::Refused, &refused.to_string())),
         };
         answer.latency_ms = clock.monotonic_ns().saturating_sub(started_ns) / 1_000_000;
         answer
     }
 
-    async fn exchange(&self, url: &Url, headers: HeaderMap, body: Bytes, clock: &dyn Clock) -> Answer {
+    async fn exchange(&self, Post { url, headers, body, timeout_ms }: Post<'_>, clock: &dyn Clock) -> Answer {
         let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
+        *request.timeout_mut() = timeout_ms.map(Duration::from_millis);
+        let total_ms = timeout_ms.unwrap_or(self.settings.total_timeout_ms);
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
-            Err(error) => return Answer::without_status(self.classify(&error)),
+            Err(error) => return Answer::without_status(self.classify(&error, total_ms)),
         };
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -160,13 +175,13 @@ impl Outbound {
         let (kept, ended) = read_start(&mut response).await;
         let result = match (ended, result) {
             // An answer that broke off is no answer: the endpoint may not have done its work.
-            (Err(error), AttemptResult::Delivered { .. }) => self.classify(&error).with_status(status),
+            (Err(error), AttemptResult::Delivered { .. }) => self.classify(&error, total_ms).with_status(status),
             (Ok(()) | Err(_), result) => result,
         };
         Answer { result, status: Some(status), latency_ms: 0, snippet: visible(&kept) }
     }
 
-    fn classify(&self, error: &reqwest::Error) -> AttemptResult {
+    fn classify(&self, error: &reqwest::Error, total_ms: u64) -> AttemptResult {
         if let Some(refused) = cause::<AddressRefused>(error) {
             return failure(FailureKind::Refused, &refused.to_string());
         }
@@ -175,9 +190,9 @@ impl Outbound {
         }
         if error.is_timeout() {
             let message = if error.is_connect() {
-                format!("no connection within {} ms", self.settings.connect_timeout_ms)
+                format!("no connection within {} ms", self.settings.connect_timeout_ms.min(total_ms))
             } else {
-                format!("no complete answer within {} ms", self.settings.total_timeout_ms)
+                format!("no complete answer within {total_ms} ms")
             };
             return failure(FailureKind::Timeout, &message);
         }

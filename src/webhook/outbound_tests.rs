@@ -70,7 +70,11 @@ fn outbound(settings: OutboundSettings) -> Outbound {
 }
 
 async fn post(outbound: &Outbound, url: &Url) -> Answer {
-    outbound.post(url, HeaderMap::new(), Bytes::from_static(b"{\"a\":1}"), &*SystemClock::shared()).await
+    outbound.post(request(url), &*SystemClock::shared()).await
+}
+
+fn request(url: &Url) -> Post<'_> {
+    Post { url, headers: HeaderMap::new(), body: Bytes::from_static(b"{\"a\":1}"), timeout_ms: None }
 }
 
 /// The kind and the message of a failure.
@@ -103,7 +107,9 @@ async fn the_request_is_sent_as_it_was_given() {
     let mut headers = HeaderMap::new();
     headers.insert("webhook-id", header::HeaderValue::from_static("evt_1"));
     let clock = SystemClock::shared();
-    let answer = outbound(OutboundSettings::default()).post(&url, headers, Bytes::from_static(b"{}"), &*clock).await;
+    let answer = outbound(OutboundSettings::default())
+        .post(Post { headers, body: Bytes::from_static(b"{}"), ..request(&url) }, &*clock)
+        .await;
     assert_eq!(answer.result, AttemptResult::Delivered { status: 204 });
     let request = receiver.await.expect("the server saw it");
     assert!(request.starts_with("post /hook?token=s3cret http/1.1\r\n"), "{request}");
@@ -130,8 +136,7 @@ async fn a_429_says_how_long_to_wait_in_seconds_or_as_a_date() {
     let clock = ManualClock::starting_at(UnixMs(784_111_777_000));
     for (value, expected_ms) in [("30", 30_000), ("Sun, 06 Nov 1994 08:50:37 GMT", 60_000)] {
         let server = answering(format!("HTTP/1.1 429 Slow\r\nretry-after: {value}\r\ncontent-length: 0\r\n\r\n")).await;
-        let answer =
-            outbound(OutboundSettings::default()).post(&server.url, HeaderMap::new(), Bytes::new(), &*clock).await;
+        let answer = outbound(OutboundSettings::default()).post(request(&server.url), &*clock).await;
         let AttemptResult::Failed { retry_after_ms, status, .. } = answer.result else { panic!("429 is a failure") };
         assert_eq!((status, retry_after_ms), (Some(429), Some(expected_ms)));
     }

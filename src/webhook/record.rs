@@ -7,15 +7,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::guard::AddressPolicy;
+use super::signer::SigningMode;
+use crate::breaker::BreakerSettings;
 use crate::event::envelope::BodyFormat;
 use crate::event::filter::EventFilter;
 use crate::event::filter::fields::read_clauses;
+use crate::ground::clock::UnixMs;
 use crate::ground::context::{WriteContext, scoped_org};
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
 use crate::ground::ids::Seq;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::inbox::state::Ordering;
+use crate::ratelimit::RateLimit;
 use crate::retry::RetryPolicy;
 
 /// Largest URL, in characters.
@@ -28,6 +32,12 @@ pub(crate) const HEADER_CHARS_MAX: usize = 1_024;
 pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
+/// The modes of signing.
+const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
+/// How long both secrets of a rotation sign unless it says otherwise, in milliseconds: 24 hours.
+pub const OVERLAP_MS_DEFAULT: u64 = 24 * 3_600_000;
+/// Longest overlap of a rotation, in milliseconds: 7 days.
+pub const OVERLAP_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Headers that the hub or HTTP sets.
 const RESERVED_HEADERS: &[&str] = &[
     "host",
@@ -38,6 +48,8 @@ const RESERVED_HEADERS: &[&str] = &[
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
+    "x-signature",
+    "x-signature-next",
     "traceparent",
     "upgrade",
     "te",
@@ -90,9 +102,32 @@ pub struct WebhookSettings {
     /// When failed deliveries are tried again; none for the hub's default.
     #[serde(default)]
     pub retry: Option<RetryPolicy>,
+    /// How deliveries are signed.
+    #[serde(default)]
+    pub signing: SigningMode,
+    /// How many deliveries go out in a row and a second; none for no bound.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
+    /// The numbers of its breaker; none for the hub's.
+    #[serde(default)]
+    pub breaker: Option<BreakerSettings>,
     /// For people.
     #[serde(default)]
     pub description: Option<String>,
+}
+
+/// A secret that was replaced and signs beside its successor until the overlap ends; then it is taken out of the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PreviousSecret {
+    /// The secret, sealed, in hex.
+    pub sealed_secret: String,
+    /// The last characters of what the receiver verifies with.
+    pub secret_last4: String,
+    /// The public key, when signing goes by a key pair.
+    #[serde(default)]
+    pub public_key: Option<String>,
+    /// When it ends.
+    pub until: UnixMs,
 }
 
 /// A webhook as it is kept.
@@ -112,8 +147,14 @@ pub struct WebhookRecord {
     /// The headers, sealed, in hex: they may hold credentials.
     #[serde(default)]
     pub sealed_headers: Option<String>,
-    /// The secret's last characters.
+    /// The last characters of what the receiver verifies with.
     pub secret_last4: String,
+    /// The public key, when signing goes by a key pair.
+    #[serde(default)]
+    pub public_key: Option<String>,
+    /// The secret before the last rotation, while it still signs.
+    #[serde(default)]
+    pub previous: Option<PreviousSecret>,
     /// Where the log stood when it was made.
     pub from: Seq,
     /// How it was made.
@@ -126,8 +167,23 @@ impl WebhookRecord {
     /// The webhook as clients see it. Header values are not shown: they may be credentials.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let WebhookSettings { url, filter, ordering, format, headers, concurrency, retry, description } =
-            &self.settings;
+        let WebhookSettings {
+            url,
+            filter,
+            ordering,
+            format,
+            headers,
+            concurrency,
+            retry,
+            signing,
+            rate_limit,
+            breaker,
+            description,
+        } = &self.settings;
+        let previous = self.previous.as_ref().map(|previous| {
+            let PreviousSecret { sealed_secret: _, secret_last4, public_key, until } = previous;
+            serde_json::json!({"secret_last4": secret_last4, "public_key": public_key, "until": until.to_rfc3339()})
+        });
         serde_json::json!({
             "id": self.id,
             "url": url,
@@ -143,10 +199,15 @@ impl WebhookRecord {
             "headers": headers.keys().collect::<Vec<_>>(),
             "concurrency": concurrency,
             "retry": retry,
+            "rate_limit": rate_limit,
+            "breaker": breaker,
             "description": description,
             "status": self.status,
             "status_reason": self.status_reason,
+            "signing": signing,
             "secret_last4": self.secret_last4,
+            "public_key": self.public_key,
+            "previous_secret": previous,
             "created_at": self.created.at.to_rfc3339(),
             "created_by": self.created.to_json(),
             "updated_at": self.updated.at.to_rfc3339(),
@@ -185,8 +246,21 @@ fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Prob
     Ok(Some(out))
 }
 
+/// What the settings of a webhook are read against.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// Where deliveries may go.
+    pub policy: &'a AddressPolicy,
+    /// The breaker of a webhook that names no numbers of its own.
+    pub breaker: &'a BreakerSettings,
+}
+
 /// The parts that can be set when a webhook is made and when it is changed.
-fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressPolicy) -> Result<(), Problem> {
+fn shared(
+    fields: &mut Fields,
+    settings: &mut WebhookSettings,
+    Ground { policy, breaker }: Ground<'_>,
+) -> Result<(), Problem> {
     if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
         settings.url = policy.check_url(&url)?.to_string();
     }
@@ -203,6 +277,19 @@ fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressP
     if let Some(retry) = fields.take("retry") {
         settings.retry = Some(RetryPolicy::from_json(&retry, "retry")?);
     }
+    match fields.sent("rate_limit") {
+        None => {}
+        Some(Value::Null) => settings.rate_limit = None,
+        Some(sent) => settings.rate_limit = Some(RateLimit::from_json(&sent, "rate_limit")?),
+    }
+    match fields.sent("breaker") {
+        None => {}
+        Some(Value::Null) => settings.breaker = None,
+        Some(sent) => {
+            let base = settings.breaker.as_ref().unwrap_or(breaker);
+            settings.breaker = Some(BreakerSettings::from_json(&sent, base, "breaker")?);
+        }
+    }
     if let Some(description) = fields.text("description", DESCRIPTION_CHARS_MAX)? {
         settings.description = Some(description);
     }
@@ -213,7 +300,7 @@ fn shared(fields: &mut Fields, settings: &mut WebhookSettings, policy: &AddressP
 ///
 /// # Errors
 /// When a field does not fit.
-pub fn read_new(mut fields: Fields, org: Option<&str>, policy: &AddressPolicy) -> Result<WebhookSettings, Problem> {
+pub fn read_new(mut fields: Fields, org: Option<&str>, ground: Ground<'_>) -> Result<WebhookSettings, Problem> {
     let given = fields.text("org", SCOPE_CHARS_MAX)?;
     let org = scoped_org(given, org)?
         .ok_or_else(|| Problem::field("org", "required: which tenant's events it gets", "nothing"))?;
@@ -225,9 +312,12 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, policy: &AddressPolicy) -
         headers: BTreeMap::new(),
         concurrency: None,
         retry: None,
+        signing: fields.choice("signing", SIGNING)?.unwrap_or_default(),
+        rate_limit: None,
+        breaker: None,
         description: None,
     };
-    shared(&mut fields, &mut settings, policy)?;
+    shared(&mut fields, &mut settings, ground)?;
     fields.finish()?;
     if settings.url.is_empty() {
         return Err(Problem::field("url", "required", "nothing"));
@@ -245,7 +335,7 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, policy: &AddressPolicy) -
 pub fn read_change(
     mut fields: Fields,
     before: &WebhookSettings,
-    policy: &AddressPolicy,
+    ground: Ground<'_>,
 ) -> Result<WebhookSettings, Problem> {
     let mut settings = before.clone();
     if let Some(ordering) = fields.choice::<Ordering>("ordering", "none, key, strict")?
@@ -259,7 +349,13 @@ pub fn read_change(
     {
         return Err(Problem::field("org", "cannot be changed", org));
     }
-    shared(&mut fields, &mut settings, policy)?;
+    if let Some(signing) = fields.choice::<SigningMode>("signing", SIGNING)?
+        && signing != before.signing
+    {
+        let limit = "cannot be changed: receivers would refuse what is under way; make another webhook";
+        return Err(Problem::field("signing", limit, format!("{signing:?}").to_lowercase()));
+    }
+    shared(&mut fields, &mut settings, ground)?;
     fields.finish()?;
     Ok(settings)
 }

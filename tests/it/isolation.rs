@@ -12,13 +12,18 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("POST", "/v1/events".to_owned(), new_event.clone()),
         ("POST", "/v1/events/batch?atomic=true".to_owned(), json!([new_event])),
         ("GET", format!("/v1/events/{event}"), Value::Null),
+        ("GET", format!("/v1/events/{event}/explain"), Value::Null),
         ("GET", "/v1/events".to_owned(), Value::Null),
+        ("GET", "/v1/scheduled".to_owned(), Value::Null),
+        ("GET", "/v1/scheduled/acme-later".to_owned(), Value::Null),
+        ("DELETE", "/v1/scheduled/acme-later".to_owned(), Value::Null),
         ("POST", "/v1/webhooks".to_owned(), new_webhook),
         ("GET", "/v1/webhooks".to_owned(), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}"), Value::Null),
         ("PATCH", format!("/v1/webhooks/{webhook}"), json!({"event_types": ["stolen.*"]})),
         ("POST", format!("/v1/webhooks/{webhook}/pause"), json!({})),
         ("POST", format!("/v1/webhooks/{webhook}/resume"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/rotate-secret"), json!({"overlap_ms": 0})),
         ("POST", format!("/v1/webhooks/{webhook}/test"), json!({})),
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
@@ -37,6 +42,16 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", "/v1/consumers/pulled/stream".to_owned(), Value::Null),
         ("GET", "/v1/consumers/pulled/ws".to_owned(), Value::Null),
         ("DELETE", "/v1/consumers/pulled".to_owned(), Value::Null),
+        ("POST", format!("/v1/webhooks/{webhook}/replay"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/recover"), json!({"since": "2020-01-01T00:00:00Z"})),
+        ("POST", format!("/v1/webhooks/{webhook}/deliveries/{event}/retry"), json!({})),
+        ("POST", format!("/v1/consumers/{webhook}/replay"), json!({})),
+        ("POST", format!("/v1/dead-letters/{letter}/redrive"), json!({})),
+        ("POST", format!("/v1/dead-letters/{letter}/discard"), json!({"reason": "stolen"})),
+        ("POST", "/v1/dead-letters/redrive".to_owned(), json!({"org": "acme"})),
+        ("GET", "/v1/jobs".to_owned(), Value::Null),
+        ("GET", "/v1/jobs/job_any".to_owned(), Value::Null),
+        ("POST", "/v1/jobs/job_any/cancel".to_owned(), json!({})),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
     ]
@@ -76,6 +91,7 @@ async fn scene() -> Scene {
     let pulled = json!({"name": "pulled", "event_types": ["a.*"]});
     acme.post("/v1/consumers", &pulled).await.expect(201);
     let event = acme.publish(&json!({"id": "acme-1", "type": "a.b", "data": {"private": true}})).await;
+    acme.publish(&json!({"id": "acme-later", "type": "a.b", "delay": "7d", "data": {"private": true}})).await;
     let letters = acme.wait_dead_letters(&webhook, 1).await;
     let letter = letters[0]["id"].as_str().unwrap().to_owned();
     Scene { hub, receiver, acme, event, webhook, letter }
@@ -111,17 +127,21 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        if method == "GET"
-            && matches!(path.as_str(), "/v1/events" | "/v1/webhooks" | "/v1/consumers" | "/v1/dead-letters")
-        {
+        let lists = ["/v1/events", "/v1/scheduled", "/v1/webhooks", "/v1/consumers", "/v1/dead-letters", "/v1/jobs"];
+        if method == "GET" && lists.contains(&path.as_str()) {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
         }
         assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
         assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
     }
-    for path in ["/v1/events?org=acme", "/v1/webhooks?org=acme", "/v1/consumers?org=acme", "/v1/dead-letters?org=acme"]
-    {
+    for path in [
+        "/v1/events?org=acme",
+        "/v1/scheduled?org=acme",
+        "/v1/webhooks?org=acme",
+        "/v1/consumers?org=acme",
+        "/v1/dead-letters?org=acme",
+    ] {
         let answer = globex.get(path).await;
         if answer.status == 200 {
             assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");
@@ -132,6 +152,7 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let kept = scene.acme.get(&format!("/v1/webhooks/{}", scene.webhook)).await.expect(200).json();
     assert_eq!(kept["status"], "active", "{kept}");
     assert_eq!(kept["event_types"], json!(["a.*"]), "{kept}");
+    scene.acme.get("/v1/scheduled/acme-later").await.expect(200);
     // Only the first delivery ever came: no test-send by a stranger.
     assert_eq!(scene.receiver.on("/acme").len(), 1);
 }

@@ -13,6 +13,9 @@
 //! | `org` | `org` | | `correlationid` | `request_context.correlation_id` |
 //! | `channel` | `channel` | | `causationid` | `request_context.causation_id` |
 //! | `facility` | `facility` | | `traceparent` | `traceparent` |
+//! | `deliverat` | `deliver_at` | | `delay` | `delay` |
+//!
+//! `deliverat` and `delay` are for this hub and do not come out again.
 //!
 //! - `CE-1` What came in as a `CloudEvent` comes out with the same attributes, in either mode.
 //! - `CE-2` Data that is no JSON comes out as the same bytes: text is kept as a JSON string, everything else in base64,
@@ -53,7 +56,7 @@ enum Place {
 }
 
 /// The attributes that have a place of their own, in the order in which they are written out.
-const PLACES: [(&str, Place); 16] = [
+const PLACES: [(&str, Place); 18] = [
     ("id", Place::Field("id")),
     ("source", Place::Field("source")),
     ("type", Place::Field("type")),
@@ -68,6 +71,8 @@ const PLACES: [(&str, Place); 16] = [
     ("reasoncode", Place::Field("reason_code")),
     ("schemaversion", Place::Field("schema_version")),
     ("traceparent", Place::Field("traceparent")),
+    ("deliverat", Place::Field("deliver_at")),
+    ("delay", Place::Field("delay")),
     ("correlationid", Place::Context("correlation_id")),
     ("causationid", Place::Context("causation_id")),
 ];

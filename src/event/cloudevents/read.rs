@@ -248,7 +248,7 @@ fn translate(
             continue;
         };
         // A number in a field of text: the field has its digits, and the number comes out again.
-        if !attribute.raw.starts_with('"') {
+        if !attribute.raw.starts_with('"') && name != "delay" {
             kept.put(name, &attribute.raw);
         }
         match place {

@@ -97,15 +97,48 @@ pub(super) fn default_ordering_key(aggregate_type: Option<&str>, aggregate_id: O
     Some(key)
 }
 
+/// Units of a delay and their milliseconds; a number without one is seconds.
+const DELAY_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// When an event is due: at `deliver_at`, or `delay` after now.
+pub(super) fn deliver_at(at: Option<&str>, delay: Option<&str>, now: UnixMs) -> Result<Option<UnixMs>, Problem> {
+    match (at, delay) {
+        (None, None) => Ok(None),
+        (Some(_), Some(raw)) => Err(Problem::field(Field::Delay.name(), "not beside `deliver_at`", clipped(raw))),
+        (raw, None) => {
+            let text = time(Field::DeliverAt, raw)?;
+            // The text was read as a time before.
+            Ok(text.and_then(|text| UnixMs::parse_rfc3339(&text).ok()))
+        }
+        (None, Some(raw)) => {
+            let limit = "seconds as a whole number, or a text such as `90s`, `10m`, `2h`, `7d`";
+            let refused = || Problem::field(Field::Delay.name(), limit, clipped(raw));
+            let text = raw.strip_prefix('"').map_or(Some(raw), |rest| rest.strip_suffix('"')).ok_or_else(refused)?;
+            let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
+            let (number, unit) = text.split_at(digits);
+            let unit_ms = match unit {
+                "" => Some(1_000),
+                unit => DELAY_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms),
+            };
+            let ms = number.parse::<u64>().ok().zip(unit_ms).and_then(|(number, unit)| number.checked_mul(unit));
+            Ok(Some(now.plus_ms(ms.ok_or_else(refused)?)))
+        }
+    }
+}
+
 /// Longest RFC 3339 text taken; nanoseconds and an offset make 35.
 const TIME_CHARS_MAX: usize = 64;
 
 pub(super) fn occurred_at(raw: Option<&str>) -> Result<Option<String>, Problem> {
+    time(Field::OccurredAt, raw)
+}
+
+fn time(field: Field, raw: Option<&str>) -> Result<Option<String>, Problem> {
     let Some(raw) = raw else { return Ok(None) };
-    let text = characters(Field::OccurredAt.name(), raw, TIME_CHARS_MAX)?;
+    let text = characters(field.name(), raw, TIME_CHARS_MAX)?;
     let refused = |why: &str| {
         let limit = format!("an RFC 3339 time such as 2026-11-21T08:00:00Z ({why})");
-        Problem::field(Field::OccurredAt.name(), limit, clipped(&text))
+        Problem::field(field.name(), limit, clipped(&text))
     };
     if !looks_like_rfc3339(text.as_bytes()) {
         return Err(refused("date, T, time, and Z or an offset"));

@@ -42,6 +42,47 @@ fn part(draft: &Draft, span: Option<Span>) -> &str {
 }
 
 #[test]
+fn an_event_says_when_it_is_due_by_time_or_by_delay() {
+    let due = |member: &str| parse(&format!("{{\"type\":\"a.b\",{member}}}")).expect("is taken").deliver_at;
+    assert_eq!(due(r#""id":"1""#), None);
+    assert_eq!(due(r#""deliver_at":null,"delay":null"#), None);
+    assert_eq!(due(r#""deliver_at":"2026-11-21T10:00:00+01:00""#), Some(UnixMs(1_795_251_600_000)));
+    assert_eq!(due(r#""deliver_at":"2001-11-21T10:00:00Z""#), Some(UnixMs(1_006_336_800_000)));
+    for (delay, ms) in [
+        ("0", 0),
+        ("90", 90_000),
+        ("\"90\"", 90_000),
+        ("\"250ms\"", 250),
+        ("\"10m\"", 600_000),
+        ("\"2h\"", 7_200_000),
+        ("\"7d\"", 604_800_000),
+        ("\"3s\"", 3_000),
+    ] {
+        assert_eq!(due(&format!("\"delay\":{delay}")), Some(NOW.plus_ms(ms)), "{delay}");
+    }
+    for delay in [
+        "-1",
+        "1.5",
+        "1e3",
+        "true",
+        "[]",
+        "\"\"",
+        "\"m\"",
+        "\"1.5h\"",
+        "\"10 m\"",
+        "\"1w\"",
+        "\"PT1H\"",
+        "18446744073709551615",
+        "99999999999999999999",
+    ] {
+        invalid(&format!("\"delay\":{delay}"), "delay", "seconds as a whole number");
+    }
+    invalid(r#""deliver_at":"tomorrow""#, "deliver_at", "RFC 3339");
+    invalid(r#""deliver_at":1795251600"#, "deliver_at", "a string");
+    invalid(r#""deliver_at":"2026-11-21T10:00:00Z","delay":1"#, "delay", "not beside");
+}
+
+#[test]
 fn a_full_envelope_is_read_field_by_field() {
     let body = r#"
         { "id": "evt-1", "type": "invoice.paid", "source": "billing", "aggregate_type": "invoice",

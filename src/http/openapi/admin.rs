@@ -8,7 +8,7 @@ use super::schema::{
     FieldList, answer, answer_with, any_text, count, flag, id, list, list_of, nullable, of_form, page, reference,
     request, settings, text, time, told, words,
 };
-use super::shared::{delivery, name};
+use super::shared::{delivery, name, rate};
 use crate::breaker::state::Phase;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::SCOPE_CHARS_MAX;
@@ -34,12 +34,22 @@ pub(super) fn operations() -> Vec<Operation> {
             .json(reference("NewKey"), key)
             .correlated()
             .answers(201, "The key with its text.", reference("KeyWithText"))
-            .links(201, "/id", &["revokeKey"])
+            .links(201, "/id", &["changeKey", "revokeKey"])
             .refuses(&[ProblemKind::Conflict]),
         manage("listKeys", Method::GET, "/v1/admin/keys")
             .told("List API keys", "By id, without their texts.")
             .common(&["cursor", "limit"])
             .answers(200, "A page of keys.", page("items", "Key")),
+        manage("changeKey", Method::PATCH, "/v1/admin/keys/{id}")
+            .told("Change the rate limit or the end of an API key", "At once. Null takes either away.")
+            .path_parameter("id", "The key's id", id("key"))
+            .optional_json(
+                request(vec![("rate_limit", nullable(rate())), ("expires_at", nullable(time_to_come()))], &[]),
+                json!({ "slower": { "value": { "rate_limit": { "per_second": 50, "burst": 100 } } } }),
+            )
+            .correlated()
+            .answers(200, "The key as it is now.", reference("Key"))
+            .refuses(&[ProblemKind::Conflict]),
         manage("revokeKey", Method::DELETE, "/v1/admin/keys/{id}")
             .told("End an API key", "At once.")
             .path_parameter("id", "The key's id", id("key"))
@@ -84,6 +94,14 @@ pub(super) fn operations() -> Vec<Operation> {
             .path_parameter("id", "The webhook's id", id("whk"))
             .path_parameter("command", "What to do", words(["reset", "open", "disable", "enable"]))
             .answers(200, "The breaker as it is now.", reference("Breaker")),
+        manage("pauseHub", Method::POST, "/v1/admin/pause")
+            .told("Pause the hub", "Events are taken and nothing is delivered to any consumer until it is resumed; what is under way is finished. Not kept over a restart: a hub starts as `server.paused` says.")
+            .correlated()
+            .answers(200, "It is paused.", paused()),
+        manage("resumeHub", Method::POST, "/v1/admin/resume")
+            .told("Resume the hub", "What came meanwhile is delivered.")
+            .correlated()
+            .answers(200, "It is not paused.", paused()),
         manage("injectFault", Method::POST, "/v1/admin/faults/{fault}")
             .told("Inject a fault", "For tests; only when `faults.enabled` is set.")
             .path_parameter(
@@ -96,6 +114,10 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
+fn paused() -> Value {
+    answer(vec![("paused", flag())])
+}
+
 fn key(more: FieldList) -> Value {
     let mut fields = vec![
         ("id", id("key")),
@@ -106,6 +128,9 @@ fn key(more: FieldList) -> Value {
         ("created_at", time()),
         ("created_by", reference("WriteContext")),
         ("expires_at", nullable(time())),
+        ("updated_at", nullable(time())),
+        ("updated_by", nullable(reference("WriteContext"))),
+        ("rate_limit", nullable(answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())]))),
         ("last_used_at", nullable(time())),
     ];
     fields.extend(more);
@@ -127,19 +152,22 @@ fn stats() -> Value {
         "ingest_queue_bytes",
         "state_queue",
     ];
-    let mut fields = vec![("log", answer(log.into())), ("oldest_pending_age_ms", nullable(count()))];
+    let mut fields =
+        vec![("log", answer(log.into())), ("paused", flag()), ("oldest_pending_age_ms", nullable(count()))];
     fields.extend(counts.map(|name| (name, count())));
     answer(fields)
 }
 
 fn consumer() -> Value {
-    let hold = answer_with(vec![("reason", words(["paused", "suspended"])), ("until", time())], &["reason"]);
+    let hold =
+        answer_with(vec![("reason", words(["hub_paused", "paused", "suspended"])), ("until", time())], &["reason"]);
     let counts = [
         "cursor",
         "lag",
         "window",
         "in_flight",
         "exception_rows",
+        "replay_rows",
         "waiting_for_retry",
         "processed",
         "failed_attempts",
@@ -171,18 +199,18 @@ fn breaker() -> Value {
     ])
 }
 
+fn time_to_come() -> Value {
+    json!({ "type": "string", "format": "date-time", "maxLength": 64, "description": "A time to come." })
+}
+
 pub(super) fn schemas() -> FieldList {
     let new_key = request(
         vec![
             ("application", name()),
             ("org", nullable(text(SCOPE_CHARS_MAX))),
             ("scopes", list_of(scope(), 1, 16)),
-            (
-                "expires_at",
-                nullable(
-                    json!({ "type": "string", "format": "date-time", "maxLength": 64, "description": "A time to come." }),
-                ),
-            ),
+            ("expires_at", nullable(time_to_come())),
+            ("rate_limit", nullable(rate())),
         ],
         &["application", "scopes"],
     );

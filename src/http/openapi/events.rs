@@ -9,11 +9,13 @@ use super::schema::{
     page, problem, reference, request, text, time, told, words,
 };
 use crate::config::Limits;
+use crate::event::cloudevents::{BATCH, STRUCTURED};
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{
     AGGREGATE_ID_CHARS_MAX, CODE_CHARS_MAX, EVENT_ID_CHARS_MAX, EVENT_TYPE_CHARS_MAX, KEY_CHARS_MAX,
     METADATA_BYTES_MAX, NESTING_MAX, REQUEST_CONTEXT_BYTES_MAX, SCOPE_CHARS_MAX, SOURCE_REFS_MAX,
 };
+use crate::http::events::{EXPLAINED_DEFAULT, EXPLAINED_MAX};
 use crate::hub::Scope;
 
 const TAG: &str = "events";
@@ -43,11 +45,18 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
         on(Scope::Publish, "publishEvent", Method::POST, "/v1/events")
             .told(
                 "Publish an event",
-                &format!("Answered when the event is durable. A body of at most {event_bytes_max} bytes, nested at most {NESTING_MAX} deep. Send it again with the same `id` when the outcome is unknown: an event is taken once."),
+                &format!("Answered when the event is durable. A body of at most {event_bytes_max} bytes, nested at most {NESTING_MAX} deep. Send it again with the same `id` when the outcome is unknown: an event is taken once. CloudEvents 1.0 come structured or as a batch by their content types, and in binary mode by `ce-` headers, with any content type."),
             )
             .json(reference("NewEvent"), example("invoice", "An invoice was paid", &invoice()))
-            .answers(202, "The event is durable.", reference("Receipt"))
-            .answers(200, "It was there already: the same id and the same body.", reference("Receipt"))
+            .also_takes(STRUCTURED, reference("CloudEvent"), example("invoice", "The same as a CloudEvent", &cloud_invoice()))
+            .also_takes(BATCH, cloud_events(batch_events_max), example("one", "A batch of one", &json!([cloud_invoice()])))
+            .query("atomic", "With a batch of CloudEvents: take all of them or none", flag())
+            .answers(
+                202,
+                "The event is durable: in the log, or scheduled. A batch is answered as `publishBatch` answers it.",
+                json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt"), reference("BatchResults")] }),
+            )
+            .answers(200, "It was there already: the same id and the same body.", reference("AnyReceipt"))
             .links(202, "/id", &["getEvent"])
             .refuses(written)
             .refuses(&[ProblemKind::Forbidden]),
@@ -56,16 +65,13 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
                 "Publish many events",
                 &format!("At most {batch_events_max} events and {batch_bytes_max} bytes. An element that does not fit rejects itself only, unless `atomic` is true."),
             )
-            .query("atomic", "Take all of them or none", flag())
+            .query("atomic", "Take all of them or none; none may be for later then", flag())
             .json(
                 list_of(json!({}), 0, batch_events_max),
                 example("two", "Two events", &json!([invoice(), { "type": "invoice.sent", "data": { "number": 1002 } }])),
             )
-            .answers(
-                202,
-                "One result per element, in the same order.",
-                answer(vec![("results", list(reference("BatchResult"))), ("accepted", count()), ("rejected", count())]),
-            )
+            .also_takes(BATCH, cloud_events(batch_events_max), example("one", "A batch of one", &json!([cloud_invoice()])))
+            .answers(202, "One result per element, in the same order.", reference("BatchResults"))
             .refuses(written)
             .refuses(&[ProblemKind::Conflict, ProblemKind::Forbidden]),
         on(Scope::Publish, "publishStream", Method::POST, "/v1/events/stream")
@@ -96,8 +102,110 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .path_parameter("id", "The event's id", text(EVENT_ID_CHARS_MAX))
             .common(&["org"])
             .answers(200, "The envelope with its consumers.", reference("EventWithConsumers")),
+        on(Scope::Read, "explainEvent", Method::GET, "/v1/events/{id}/explain")
+            .told(
+                "Say for every consumer of the org why it got an event or not, and where the delivery stands",
+                "Consumers come by id, a page at a time.",
+            )
+            .path_parameter("id", "The event's id", text(EVENT_ID_CHARS_MAX))
+            .common(&["org"])
+            .query("consumer", "This consumer alone", any_text(super::QUERY_CHARS_MAX))
+            .common(&["cursor"])
+            .given_query("limit", "Most consumers of the page", limit_within(EXPLAINED_DEFAULT, EXPLAINED_MAX))
+            .answers(200, "A page of consumers.", reference("Explanation")),
     ]
 }
+
+/// How many items a page has that is dearer than others.
+fn limit_within(default: usize, max: usize) -> Value {
+    json!({ "type": "integer", "minimum": 1, "maximum": max, "default": default })
+}
+
+/// The states of a delivery, with what each tells besides.
+fn delivery() -> Value {
+    let plain = ["not_matched", "gap", "hub_paused", "paused", "queued", "settled"];
+    let state = |word: &str, more: FieldList| {
+        let mut fields = vec![("state", words([word]))];
+        fields.extend(more);
+        answer(fields)
+    };
+    let mut states: Vec<Value> = plain.into_iter().map(|word| state(word, Vec::new())).collect();
+    states.extend([
+        state("before_start", vec![("from", count())]),
+        state("not_reached", vec![("reached", count()), ("behind", count())]),
+        state(
+            "breaker_open",
+            vec![("phase", words(["open", "half_open", "forced_open"])), ("until", nullable(time()))],
+        ),
+        state("rate_limited", vec![("until", time())]),
+        state("waiting_behind_key", vec![("seq", count()), ("id", nullable(told()))]),
+        state("next_try_at", vec![("at", time())]),
+        state("in_flight", vec![("attempt", count()), ("lease_until", nullable(time()))]),
+        state("delivered", vec![("at", time()), ("attempt", count())]),
+        state("dead", vec![("at", time()), ("dead_letter_id", nullable(told()))]),
+    ]);
+    json!({ "oneOf": states })
+}
+
+fn explanation() -> Value {
+    let clauses = ["org", "event_types", "channel", "facility", "service", "filter"];
+    let consumer = answer(vec![
+        ("consumer", told()),
+        ("kind", told()),
+        ("matched", flag()),
+        ("decided_by", nullable(words(clauses))),
+        ("detail", nullable(told())),
+        ("status", words(["pending", "processing", "failed", "processed", "dead_letter", "skipped"])),
+        ("attempts", count()),
+        ("last_error", nullable(told())),
+        ("next_try_at", nullable(time())),
+        ("delivery", delivery()),
+    ]);
+    let event =
+        answer(vec![("id", told()), ("seq", count()), ("org", told()), ("type", told()), ("received_at", time())]);
+    answer(vec![("event", event), ("consumers", list(consumer)), ("next_cursor", told()), ("has_more", flag())])
+}
+
+fn cloud_invoice() -> Value {
+    json!({
+        "specversion": "1.0",
+        "id": "inv-1002-paid",
+        "source": "/billing",
+        "type": "invoice.paid",
+        "time": "2026-11-21T08:00:00Z",
+        "data": { "amount": 900, "currency": "EUR" },
+    })
+}
+
+/// A batch, whose elements are judged one by one.
+fn cloud_events(events_max: usize) -> Value {
+    list_of(json!({}), 0, events_max)
+}
+
+fn cloud_event() -> Value {
+    let attribute = json!({ "type": ["string", "number", "boolean", "null"] });
+    let event_type =
+        json!({ "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE });
+    let mut schema = answer_with(
+        vec![
+            ("specversion", words(["1.0"])),
+            ("id", text(EVENT_ID_CHARS_MAX)),
+            ("source", json!({ "type": "string", "minLength": 1, "maxLength": SCOPE_CHARS_MAX })),
+            ("type", event_type),
+            ("time", nullable(time())),
+            ("data", json!({ "description": "Anything; kept as it was written." })),
+            ("data_base64", nullable(json!({ "type": "string", "contentEncoding": "base64" }))),
+        ],
+        &["specversion", "id", "source", "type"],
+    );
+    schema["propertyNames"] = json!({ "pattern": "^([a-z0-9]+|data_base64)$" });
+    schema["additionalProperties"] = attribute;
+    schema["description"] = json!("CloudEvents 1.0, JSON format; `data` and `data_base64` exclude each other.");
+    schema
+}
+
+/// What a delay may be as a text.
+const DELAY: &str = "^[0-9]{1,9}(ms|s|m|h|d)?$";
 
 fn scope() -> Value {
     nullable(any_text(SCOPE_CHARS_MAX))
@@ -161,6 +269,8 @@ fn envelope() -> FieldList {
         ("ordering_key", nullable(any_text(KEY_CHARS_MAX))),
         ("request_context", request_context()),
         ("traceparent", nullable(traceparent)),
+        ("deliver_at", nullable(time())),
+        ("delay", nullable(json!({ "type": ["string", "integer"], "minimum": 0, "pattern": DELAY }))),
     ]
 }
 
@@ -209,9 +319,29 @@ pub(super) fn schemas() -> FieldList {
     vec![
         ("NewEvent", request(envelope(), &["type"])),
         ("Receipt", answer(vec![("id", text(EVENT_ID_CHARS_MAX)), ("seq", count()), ("duplicate", flag())])),
-        ("BatchResult", json!({ "oneOf": [reference("Receipt"), answer(vec![("error", problem(&refused))])] })),
+        (
+            "ScheduledReceipt",
+            answer(vec![
+                ("id", text(EVENT_ID_CHARS_MAX)),
+                ("seq", json!({ "type": "null" })),
+                ("duplicate", flag()),
+                ("scheduled", json!({ "const": true })),
+                ("deliver_at", time()),
+            ]),
+        ),
+        ("AnyReceipt", json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt")] })),
+        (
+            "BatchResult",
+            json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt"), answer(vec![("error", problem(&refused))])] }),
+        ),
+        (
+            "BatchResults",
+            answer(vec![("results", list(reference("BatchResult"))), ("accepted", count()), ("rejected", count())]),
+        ),
+        ("CloudEvent", cloud_event()),
         ("StoredEvent", stored(Vec::new())),
         ("EventWithConsumers", stored(vec![("consumers", list(reference("ConsumerStanding")))])),
         ("ConsumerStanding", standing()),
+        ("Explanation", explanation()),
     ]
 }

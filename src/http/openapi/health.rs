@@ -11,7 +11,8 @@ const TAG: &str = "health";
 
 pub(super) fn operations() -> Vec<Operation> {
     let get = |id, path| Operation::open(TAG, id, Method::GET, path);
-    let readiness = || answer(vec![("status", words(["ready", "not_ready"])), ("failing", list(told()))]);
+    let readiness =
+        || answer(vec![("status", words(["ready", "not_ready"])), ("failing", list(told())), ("paused", flag())]);
     vec![
         get("getHealth", "/healthz").told("Whether the process answers", "").answers(
             200,
@@ -19,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
             answer(vec![("status", words(["ok"]))]),
         ),
         get("getReadiness", "/readyz")
-            .told("Whether the hub can take events", "`failing` names the components that cannot do their work.")
+            .told("Whether the hub can take events", "`failing` names the components that cannot do their work. A hub that is paused takes events and is ready; `paused` says so.")
             .answers(200, "It can.", readiness())
             .answers(503, "It cannot now, or is stopping.", readiness()),
         get("getVersion", "/version").told("What was built, and when", "").answers(

@@ -14,7 +14,10 @@ mod consumers;
 mod dead_letters;
 mod events;
 mod health;
+mod jobs;
 mod operation;
+mod replays;
+mod schedule;
 mod schema;
 mod shared;
 mod webhooks;
@@ -44,8 +47,11 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        schedule::operations(),
         webhooks::operations(),
         consumers::operations(),
+        replays::operations(),
+        jobs::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -83,7 +89,10 @@ fn schemas() -> Map<String, Value> {
     let areas = [
         shared::schemas(),
         events::schemas(),
+        schedule::schemas(),
         webhooks::schemas(),
+        replays::schemas(),
+        jobs::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         admin::schemas(),

@@ -87,8 +87,12 @@ impl Operation {
     }
 
     /// A parameter of the query. Unknown ones are refused.
-    pub(super) fn query(mut self, name: &str, description: &str, schema: Value) -> Self {
-        let schema = or_empty(schema);
+    pub(super) fn query(self, name: &str, description: &str, schema: Value) -> Self {
+        self.given_query(name, description, or_empty(schema))
+    }
+
+    /// A parameter of the query that an empty text does not leave out.
+    pub(super) fn given_query(mut self, name: &str, description: &str, schema: Value) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
         self.refuses(&[ProblemKind::InvalidParameter])
     }
@@ -133,6 +137,14 @@ impl Operation {
     /// A body of these content types that may be left out.
     pub(super) fn optional_body(self, types: &[&str], schema: Value, examples: Value) -> Self {
         self.with_body(false, types, schema, examples)
+    }
+
+    /// Another content type of the body, with a form of its own.
+    pub(super) fn also_takes(mut self, kind: &str, schema: Value, examples: Value) -> Self {
+        if let Some(body) = &mut self.body {
+            body["content"][kind] = json!({ "schema": schema, "examples": examples });
+        }
+        self
     }
 
     /// A JSON document that must be there.
@@ -195,6 +207,9 @@ impl Operation {
         for (status, kinds) in by_status {
             answers.insert(status.to_string(), refusal(&kinds));
         }
+        if matches!((self.access, listener), (Access::Scoped(_), Listener::Public)) {
+            answers.values_mut().for_each(tell_rate);
+        }
         let mut out = json!({
             "operationId": self.id,
             "tags": [self.tag],
@@ -221,10 +236,16 @@ impl Operation {
             (Access::Scoped(scope), Listener::Public) => {
                 let scope = scope.as_str();
                 let security = json!([{ "apiKey": [scope] }, { "bearerKey": [scope] }]);
-                (security, vec![ProblemKind::Unauthorized, ProblemKind::Forbidden])
+                (security, vec![ProblemKind::Unauthorized, ProblemKind::Forbidden, ProblemKind::RateLimited])
             }
         }
     }
+}
+
+/// Every answer to a key tells what is left of its rate.
+fn tell_rate(answer: &mut Value) {
+    answer["headers"]["RateLimit"] = json!({ "$ref": "#/components/headers/RateLimit" });
+    answer["headers"]["RateLimit-Policy"] = json!({ "$ref": "#/components/headers/RateLimitPolicy" });
 }
 
 /// The answer to a request that is refused for one of these reasons, which share a status.
@@ -234,7 +255,7 @@ fn refusal(kinds: &[ProblemKind]) -> Value {
         "description": titles.join("; or: "),
         "content": { "application/problem+json": { "schema": problem(kinds) } },
     });
-    if kinds.iter().any(|kind| kind.status() == 503) {
+    if kinds.iter().any(|kind| matches!(kind.status(), 429 | 503)) {
         out["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/RetryAfter" } });
     }
     if kinds.contains(&ProblemKind::Unauthorized) {

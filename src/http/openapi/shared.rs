@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 
 use super::QUERY_CHARS_MAX;
 use super::schema::{
-    FieldList, TYPE_PATTERN, answer, answer_with, any_text, count, flag, nullable, or_empty, problem_type, text, time,
-    told, whole, words,
+    FieldList, TYPE_PATTERN, answer, answer_with, any_text, count, flag, nullable, or_empty, problem_type, request,
+    text, time, told, whole, words,
 };
+use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, RateLimit};
 
 /// An event type, `prefix.*` or `*`.
 pub(super) fn type_pattern() -> Value {
@@ -19,6 +21,15 @@ pub(super) fn type_pattern() -> Value {
 /// The name of an org.
 pub(super) fn org_name() -> Value {
     any_text(SCOPE_CHARS_MAX)
+}
+
+/// A condition on envelope and data.
+pub(super) fn expression() -> Value {
+    json!({
+        "type": "string", "minLength": 1, "maxLength": EXPRESSION_CHARS_MAX, "pattern": r"\S",
+        "description": "A condition in CEL over `event` (the envelope) and `data`. One that does not compile is refused with line and column.",
+        "examples": ["data.amount > 100 && event.source == \"billing\""],
+    })
 }
 
 /// The parameters of the components, by name.
@@ -45,9 +56,29 @@ pub(super) fn parameters() -> Value {
         .into()
 }
 
+/// How many a second and how many at once, or the name of a preset.
+pub(super) fn rate() -> Value {
+    let numbers = request(
+        vec![
+            ("per_second", json!({ "type": "number", "minimum": PER_SECOND_MIN, "maximum": PER_SECOND_MAX })),
+            ("burst", nullable(whole(1, BURST_MAX.into()))),
+        ],
+        &["per_second"],
+    );
+    json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
+}
+
 /// The headers of the components, by name.
 pub(super) fn headers() -> Value {
     json!({
+        "RateLimit": {
+            "description": "What is left of the key's rate, when it has one: `r` now, all of it again after `t` seconds (draft-ietf-httpapi-ratelimit-headers).",
+            "schema": told(),
+        },
+        "RateLimitPolicy": {
+            "description": "The key's rate, when it has one: `q` in `w` seconds.",
+            "schema": told(),
+        },
         "RetryAfter": {
             "description": "Seconds after which the request is worth sending again.",
             "required": true,

@@ -8,6 +8,7 @@ use super::schema::{
     FieldList, answer, count, flag, id, list, list_of, nullable, of_form, page, reference, request, text, time, told,
     whole, words,
 };
+use super::shared::expression;
 use super::shared::{delivery, org_name, type_pattern};
 use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
@@ -134,6 +135,7 @@ fn settings() -> FieldList {
         ("channel", scope()),
         ("facility", scope()),
         ("service", scope()),
+        ("filter", nullable(expression())),
         ("ordering", nullable(words(["none", "key", "strict"]))),
         ("format", nullable(words(["standard", "raw"]))),
         ("headers", nullable(headers)),
@@ -165,6 +167,8 @@ fn webhook(more: FieldList) -> Value {
         ("channel", nullable(told())),
         ("facility", nullable(told())),
         ("service", nullable(told())),
+        ("filter", nullable(told())),
+        ("filter_error", nullable(told())),
         ("ordering", words(["none", "key", "strict"])),
         ("format", words(["standard", "raw"])),
         ("headers", list(told())),

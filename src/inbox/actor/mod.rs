@@ -161,12 +161,21 @@ impl InboxActor {
         self.turn(ctx);
     }
 
+    /// Looked at in every turn, so that a pause holds whenever an inbox was made, and whoever told it what.
+    fn heed_hub_pause(&mut self) {
+        let paused = self.parts.pause.is_on();
+        if let Some(state) = self.state.as_mut() {
+            state.set_hub_paused(paused);
+        }
+    }
+
     /// One turn: take in what fits, read on, give out what can be given out, plan when to look again.
     fn turn(&mut self, ctx: &mut Context<Self>) {
         if self.state.is_none() {
             return;
         }
         self.note_demand();
+        self.heed_hub_pause();
         self.rest_if_held();
         self.fill(ctx);
         self.expire_leases();
@@ -261,6 +270,7 @@ impl Handler<Reconfigure> for InboxActor {
         self.spec = self.parts.spec.load_full();
         if let Some(state) = self.state.as_mut() {
             state.set_rules(self.spec.rules);
+            state.unthrottle();
             state.set_paused(self.spec.paused);
         }
         self.turn(ctx);

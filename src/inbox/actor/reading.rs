@@ -66,9 +66,9 @@ impl InboxActor {
         let (now, unasked) = (self.now(), self.is_unasked());
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
-            Some(Hold::Paused) => true,
+            Some(Hold::HubPaused | Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
-            None => unasked,
+            Some(Hold::RateLimited { .. }) | None => unasked,
         };
         if !long || state.counts().in_flight > 0 {
             return;
@@ -84,7 +84,14 @@ impl InboxActor {
     }
 
     fn is_held(&self) -> bool {
-        self.is_unasked() || self.state.as_ref().is_some_and(|state| state.hold(self.now()).is_some())
+        if self.is_unasked() {
+            return true;
+        }
+        match self.state.as_ref().and_then(|state| state.hold(self.now())) {
+            Some(Hold::HubPaused | Hold::Paused | Hold::Suspended { .. }) => true,
+            // It goes on all the time, only slowly: the window is kept full.
+            Some(Hold::RateLimited { .. }) | None => false,
+        }
     }
 
     /// Nothing is offered any more: what comes is read from the log.

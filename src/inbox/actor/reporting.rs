@@ -14,6 +14,8 @@ use crate::store::Position;
 
 /// Pause while so many changes wait to be written that nothing new is begun.
 const CONGESTED_PAUSE_MS: u64 = 100;
+/// While the hub is paused, an inbox looks this often whether it still is.
+const PAUSED_LOOK_MS: u64 = 10_000;
 /// Pause while nobody takes deliveries.
 const UNTAKEN_PAUSE_MS: u64 = 1_000;
 
@@ -21,6 +23,13 @@ impl InboxActor {
     /// One timer at a time, at the earliest time something may happen.
     pub(super) fn plan_wake(&mut self, ctx: &mut Context<Self>) {
         let at = [self.state.as_ref().and_then(InboxState::wake_at), self.rest_at()].into_iter().flatten().min();
+        let at = if self.parts.pause.is_on() {
+            // The end of the pause is told; this is for an inbox that was being restarted just then.
+            let look = self.now().plus_ms(PAUSED_LOOK_MS);
+            Some(at.map_or(look, |at| at.min(look)))
+        } else {
+            at
+        };
         let at = if self.session.is_congested() {
             // Neither reading nor claiming goes on: what is due stays due meanwhile.
             Some(self.now().plus_ms(CONGESTED_PAUSE_MS))

@@ -73,7 +73,19 @@ impl InboxActor {
             return;
         }
         let now = self.parts.clock.now();
-        let claims = state.claim_up_to(now, deliver.room());
+        let claims = match self.spec.rate_limit {
+            None => state.claim_most(now, deliver.room()),
+            Some(limit) => {
+                let mut rate = self.parts.rate.lock();
+                let claims = state.claim_most(now, deliver.room().min(rate.available(&limit, now) as usize));
+                rate.take(&limit, now, u32::try_from(claims.len()).unwrap_or(u32::MAX));
+                if rate.available(&limit, now) == 0 && state.has_runnable() && state.hold(now).is_none() {
+                    state.throttle(rate.take(&limit, now, 1).next_at);
+                    self.parts.metrics.deliveries_deferred.with_label_values(&["rate_limited"]).inc();
+                }
+                claims
+            }
+        };
         if claims.is_empty() {
             return;
         }

@@ -10,17 +10,18 @@ use crate::store::records::RowState;
 impl InboxState {
     /// Gives out what can be given out, oldest first, replayed events below live ones. A lane has one event out at a time.
     pub fn claim(&mut self, now: UnixMs) -> Vec<Claim> {
-        self.claim_up_to(now, usize::MAX)
+        self.claim_most(now, usize::MAX)
     }
 
-    /// The same, at most so many.
-    pub fn claim_up_to(&mut self, now: UnixMs, most: usize) -> Vec<Claim> {
+    /// As [`InboxState::claim`], and at most so many.
+    pub fn claim_most(&mut self, now: UnixMs, most: usize) -> Vec<Claim> {
         self.wake_due(now);
         let mut claims = Vec::new();
         if self.hold(now).is_some() {
             return claims;
         }
         self.suspended_until = None;
+        self.throttled_until = None;
         let limit = self.ramp.map_or(self.rules.concurrency, |ramp| ramp.min(self.rules.concurrency)).max(1);
         // One at a time means live and replayed events together.
         let limit = if self.rules.ordering == Ordering::Strict { 1 } else { limit };

@@ -147,7 +147,10 @@ pub enum Standing {
     /// Received, not yet claimed.
     Pending,
     /// Received, waits behind an older event of its key.
-    BehindKey,
+    BehindKey {
+        /// The oldest of that key, which goes first.
+        head: Seq,
+    },
     /// Given out.
     Processing {
         /// Attempts, this one included.

@@ -49,10 +49,17 @@ pub enum Offered {
 /// Why nothing is claimed now, for the `explain` answer and the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
+    /// The whole hub is paused: nothing is given out to anyone.
+    HubPaused,
     /// The consumer is paused.
     Paused,
     /// The upstream is resting until then.
     Suspended {
+        /// Until when.
+        until: UnixMs,
+    },
+    /// As many as its rate allows are given out; the next one then.
+    RateLimited {
         /// Until when.
         until: UnixMs,
     },
@@ -90,7 +97,9 @@ pub struct InboxState {
     next_epoch: u64,
     ramp: Option<usize>,
     suspended_until: Option<UnixMs>,
+    throttled_until: Option<UnixMs>,
     paused: bool,
+    hub_paused: bool,
 }
 
 impl InboxState {
@@ -116,7 +125,9 @@ impl InboxState {
             next_epoch: first_epoch,
             ramp: None,
             suspended_until: None,
+            throttled_until: None,
             paused,
+            hub_paused: false,
         };
         for (seq, row) in rows {
             state.next_epoch = state.next_epoch.max(row.epoch.saturating_add(1));
@@ -202,10 +213,33 @@ impl InboxState {
     /// What keeps this inbox from claiming, if anything does.
     #[must_use]
     pub fn hold(&self, now: UnixMs) -> Option<Hold> {
+        if self.hub_paused {
+            return Some(Hold::HubPaused);
+        }
         if self.paused {
             return Some(Hold::Paused);
         }
-        self.suspended_until.filter(|until| *until > now).map(|until| Hold::Suspended { until })
+        if let Some(until) = self.suspended_until.filter(|until| *until > now) {
+            return Some(Hold::Suspended { until });
+        }
+        self.throttled_until.filter(|until| *until > now).map(|until| Hold::RateLimited { until })
+    }
+
+    /// Gives nothing out until `until`, because the rate is used up. Unlike a rest it says nothing about the upstream:
+    /// the window stays as it is, and so does the number of claims at once.
+    pub fn throttle(&mut self, until: UnixMs) {
+        self.throttled_until = Some(until);
+    }
+
+    /// Forgets that the rate is used up: there is another rate now.
+    pub fn unthrottle(&mut self) {
+        self.throttled_until = None;
+    }
+
+    /// Whether something could be given out, were there nothing to hold it.
+    #[must_use]
+    pub fn has_runnable(&self) -> bool {
+        self.lanes.oldest_runnable().is_some_and(|seq| seq <= self.seen())
     }
 
     /// Rests until `until`, then starts with one claim at a time and grows with each success.
@@ -240,6 +274,11 @@ impl InboxState {
         self.paused = paused;
     }
 
+    /// Pauses or resumes claiming because the whole hub is paused. What is out stays out.
+    pub fn set_hub_paused(&mut self, paused: bool) {
+        self.hub_paused = paused;
+    }
+
     /// Changes the bounds. The ordering of an inbox that holds anything changes for what comes after a restart of it.
     pub fn set_rules(&mut self, rules: InboxRules) {
         self.rules = InboxRules { ordering: self.rules.ordering, ..rules };
@@ -249,15 +288,13 @@ impl InboxState {
     #[must_use]
     pub fn wake_at(&self) -> Option<UnixMs> {
         let lease = self.leases.first().map(|(at, _)| *at);
-        if self.paused {
+        if self.paused || self.hub_paused {
             return lease;
         }
         let due = self.due.first().map(|(at, _)| *at);
-        let work = match self.suspended_until {
-            // Also with nothing in the window: what was shed is read again when the rest is over.
-            Some(until) => Some(until),
-            None => due,
-        };
+        // A rest also with nothing in the window: what was shed is read again when it is over. Before the end of either,
+        // what is due is not given out.
+        let work = self.suspended_until.or(self.throttled_until).or(due);
         [lease, work].into_iter().flatten().min()
     }
 
@@ -312,10 +349,10 @@ impl InboxState {
         match item.phase {
             Phase::InFlight { .. } => Standing::Processing { attempts: item.attempts + 1 },
             Phase::Waiting { due_at } => Standing::Failed { due_at, attempts: item.attempts },
-            Phase::Ready if self.lanes_of(item.lane()).head(item.key).is_some_and(|head| head != seq) => {
-                Standing::BehindKey
-            }
-            Phase::Ready => Standing::Pending,
+            Phase::Ready => match self.lanes_of(item.lane()).head(item.key).filter(|head| *head != seq) {
+                Some(head) => Standing::BehindKey { head },
+                None => Standing::Pending,
+            },
         }
     }
 }

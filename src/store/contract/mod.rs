@@ -3,6 +3,7 @@
 //! - `log`: positions, dedup, reading, retention
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
 //! - `index`: rows of the log's index
+//! - `schedule`: events that wait for their time
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -21,6 +22,7 @@ macro_rules! contract {
 mod failures;
 mod index;
 mod log;
+mod schedule;
 mod state;
 
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
     AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LogIndex, Prepared, ReadLimits, Registry,
-    RowRecord, StateOp,
+    RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
@@ -48,8 +50,11 @@ trait Subject {
     fn state(&self) -> &dyn ConsumerState;
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
+    fn schedule(&self) -> &dyn ScheduleStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
+    /// The next scheduling is written and reported as failed.
+    fn tear_next_schedule(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -99,6 +104,14 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn schedule(&self) -> &dyn ScheduleStore {
+        self.engine()
+    }
+
+    fn tear_next_schedule(&self) {
+        self.tear_next_append();
+    }
+
     fn tear_next_append(&self) {
         self.engine().faults().fail_commits.store(1, std::sync::atomic::Ordering::Relaxed);
     }
@@ -140,6 +153,14 @@ impl Subject for OnFake {
         &*self.0
     }
 
+    fn schedule(&self) -> &dyn ScheduleStore {
+        &*self.0
+    }
+
+    fn tear_next_schedule(&self) {
+        self.0.plan(Call::Schedule, 1, Fault::Torn);
+    }
+
     fn tear_next_append(&self) {
         self.0.plan(Call::Append, 1, Fault::Torn);
     }
@@ -155,7 +176,7 @@ fn event_of(org: &str, id: &str, body: &str) -> Prepared {
     let meta =
         EventMeta { id: id.to_owned(), event_type: "a.b".to_owned(), org: org.to_owned(), ..EventMeta::default() };
     let body = Bytes::copy_from_slice(body.as_bytes());
-    Prepared::new(Draft { meta, body, id_given: true, received_at: UnixMs(NOW) }).expect("prepares")
+    Prepared::new(Draft { meta, body, id_given: true, received_at: UnixMs(NOW), deliver_at: None }).expect("prepares")
 }
 
 fn event(id: &str, body: &str) -> Prepared {

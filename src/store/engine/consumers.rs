@@ -107,13 +107,13 @@ fn corrupt(what: &str, source: CodecError) -> StoreError {
 
 /// Batches by tree, kept in the order in which the trees were first named.
 #[derive(Default)]
-struct Batches {
+pub(super) struct Batches {
     trees: Vec<Tree>,
     batches: Vec<Batch>,
 }
 
 impl Batches {
-    fn of(&mut self, tree: &Tree) -> &mut Batch {
+    pub(super) fn of(&mut self, tree: &Tree) -> &mut Batch {
         let name = tree.name();
         let at = match self.trees.iter().position(|one| one.name() == name) {
             Some(at) => at,
@@ -126,7 +126,7 @@ impl Batches {
         &mut self.batches[at]
     }
 
-    fn commit(self) -> Result<(), StoreError> {
+    pub(super) fn commit(self) -> Result<(), StoreError> {
         match (self.trees.as_slice(), self.batches) {
             ([], _) => Ok(()),
             ([tree], mut batches) => Ok(tree.apply_batch(batches.pop().unwrap_or_default())?),

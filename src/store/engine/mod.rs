@@ -2,7 +2,7 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `dead`, `registry`.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -12,6 +12,7 @@ mod consumers;
 mod index;
 mod log;
 mod registry;
+mod schedule;
 mod segment;
 
 use std::fs::File;
@@ -60,6 +61,7 @@ pub(super) struct Inner {
     dead: sled::Tree,
     registry: sled::Tree,
     attempts: Mutex<consumers::AttemptTrees>,
+    schedule: schedule::Buckets,
     rows: Mutex<consumers::RowTrees>,
 }
 
@@ -93,6 +95,7 @@ impl Inner {
             checkpoints: db.open_tree("checkpoints")?,
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
+            schedule: schedule::Buckets::open(&db),
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,

@@ -20,7 +20,7 @@ use crate::inbox::actor::InboxActor;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::Deliverer;
-use crate::inbox::spec::{ConsumerKind, ConsumerSpec, InboxParts, Totals};
+use crate::inbox::spec::{ConsumerKind, ConsumerSpec, HubPause, InboxParts, Totals};
 use crate::inbox::state::{InboxRules, Ordering};
 use crate::lookup::Finder;
 use crate::metrics::Metrics;
@@ -108,6 +108,7 @@ pub(super) fn spec(ordering: Ordering) -> ConsumerSpec {
             lease_ms: 3_600_000,
         },
         retry: RetryPolicy::Fixed { attempts_max: 10, delays_ms: vec![200], jitter: 0.0 },
+        rate_limit: None,
         paused: false,
         dead_letters: true,
         from: Seq::ZERO,
@@ -173,11 +174,13 @@ impl Disk {
             consumer: ConsumerId::new("set below"),
             spec: Arc::new(ArcSwap::from_pointee(spec(Ordering::None))),
             totals: Arc::<Totals>::default(),
+            pause: HubPause::new(false),
             reader: LogReader::new(Finder::new(Arc::clone(&log), engine.clone()), Arc::clone(&tail), 2),
             state: Arc::clone(&state),
             ledger: ledger.clone(),
             router: link.clone(),
             deliver: Arc::new(ArcSwap::from_pointee(None)),
+            rate: Arc::default(),
             notice: Arc::new(|_, _| {}),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -260,7 +263,7 @@ pub(super) fn event(n: u64) -> Prepared {
         ordering_key: Some(format!("k{}", n % 5)),
         ..EventMeta::default()
     };
-    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START };
+    let draft = Draft { meta, body: Bytes::from_static(b"{}"), id_given: true, received_at: START, deliver_at: None };
     Prepared::new(draft).expect("prepares")
 }
 

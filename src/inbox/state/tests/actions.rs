@@ -30,6 +30,7 @@ pub(super) enum Action {
     Suspend(u64),
     ResumeNow,
     Pause(bool),
+    PauseHub(bool),
     Shed,
     Park,
     /// A replay asks for an event of the log.
@@ -67,6 +68,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         1 => (1_u64..3_000).prop_map(Action::Suspend),
         1 => Just(Action::ResumeNow),
         1 => any::<bool>().prop_map(Action::Pause),
+        1 => any::<bool>().prop_map(Action::PauseHub),
         1 => Just(Action::Shed),
         1 => Just(Action::Park),
         4 => any::<Index>().prop_map(Action::Replay),

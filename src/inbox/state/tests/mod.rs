@@ -93,7 +93,7 @@ fn a_failing_key_waits_alone() {
         .collect();
     assert_eq!(parked, [2, 3, 4, 5]);
     assert!(inbox.wants_more());
-    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey);
+    assert_eq!(inbox.standing(Seq(2)), Standing::BehindKey { head: Seq(1) });
     assert_eq!(claimed(&mut inbox, START.plus_ms(60_000)), [1], "the oldest of the key first");
 }
 
@@ -267,4 +267,50 @@ fn the_settled_ranges_are_bounded() {
     assert_eq!(inbox.position().ahead.len(), RANGES_MAX);
     assert_eq!(offered, 2 * RANGES_MAX as u64);
     assert!(!inbox.wants_more());
+}
+
+#[test]
+fn a_rate_that_is_used_up_holds_what_is_ready_and_neither_empties_the_window_nor_slows_the_rest() {
+    let mut inbox = inbox(Ordering::None);
+    for seq in 1..=5 {
+        offer(&mut inbox, seq, seq);
+    }
+    let first = inbox.claim_most(START, 2);
+    assert_eq!(first.len(), 2);
+    assert!(inbox.has_runnable());
+    let until = START.plus_ms(100);
+    inbox.throttle(until);
+    assert_eq!(inbox.hold(START), Some(Hold::RateLimited { until }));
+    assert_eq!(inbox.wake_at(), Some(until), "before the lease of what is out");
+    for claim in first {
+        inbox.settle(claim.seq, claim.epoch, Settlement::Processed, START).expect("counts");
+    }
+    assert!(claimed(&mut inbox, START.plus_ms(99)).is_empty());
+    assert_eq!(claimed(&mut inbox, until), [3, 4, 5], "as many at once as ever");
+    assert_eq!(inbox.hold(until), None);
+
+    inbox.suspend(START.plus_ms(900));
+    inbox.throttle(START.plus_ms(500));
+    assert_eq!(inbox.hold(until), Some(Hold::Suspended { until: START.plus_ms(900) }), "a rest counts first");
+    inbox.resume_now();
+    assert_eq!(inbox.hold(until), Some(Hold::RateLimited { until: START.plus_ms(500) }));
+    inbox.unthrottle();
+    assert_eq!(inbox.hold(until), None);
+}
+
+#[test]
+fn a_lease_ends_when_its_holder_was_last_told_and_a_late_holder_changes_nothing() {
+    let mut inbox = inbox(Ordering::None);
+    offer(&mut inbox, 1, 1);
+    let claim = inbox.claim(START)[0];
+    let until = inbox.lease_for(claim.seq, claim.epoch, START, Some(9_000)).expect("counts");
+    assert_eq!((until, inbox.wake_at()), (START.plus_ms(9_000), Some(until)));
+    assert_eq!(inbox.expired_leases(START.plus_ms(LEASE_MS)), [], "longer than the lease it began with");
+    let until = inbox.lease_for(claim.seq, claim.epoch, START, Some(10)).expect("counts");
+    assert_eq!(inbox.expired_leases(until).len(), 1, "shorter, too");
+    fail(&mut inbox, claim, until);
+    assert!(inbox.lease_for(claim.seq, claim.epoch, until, None).is_err());
+    let again = inbox.claim_most(until, 1)[0];
+    assert!(inbox.lease_for(claim.seq, claim.epoch, until, None).is_err(), "IN-2");
+    assert_eq!(inbox.lease_for(again.seq, again.epoch, until, None), Ok(until.plus_ms(LEASE_MS)));
 }

@@ -36,6 +36,7 @@ struct World {
     newest_epoch: Epoch,
     suspended_until: Option<UnixMs>,
     paused: bool,
+    hub_paused: bool,
 }
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
             newest_epoch: Epoch(0),
             suspended_until: None,
             paused: false,
+            hub_paused: false,
         }
     }
 
@@ -103,6 +105,10 @@ impl World {
             Action::Pause(paused) => {
                 self.inbox.set_paused(paused);
                 self.paused = paused;
+            }
+            Action::PauseHub(paused) => {
+                self.inbox.set_hub_paused(paused);
+                self.hub_paused = paused;
             }
             Action::Shed => {
                 self.inbox.shed();
@@ -200,7 +206,7 @@ impl World {
     }
 
     fn claim(&mut self) {
-        let held = self.paused || self.suspended_until.is_some_and(|until| until > self.now);
+        let held = self.paused || self.hub_paused || self.suspended_until.is_some_and(|until| until > self.now);
         let claims = self.inbox.claim(self.now);
         if !held {
             self.suspended_until = None;
@@ -262,7 +268,7 @@ impl World {
         if let Some(claim) = self.out.values().next() {
             assert!(wake.is_some(), "the lease of {claim:?} is watched");
         }
-        if self.paused {
+        if self.paused || self.hub_paused {
             return;
         }
         let resting = self.suspended_until.filter(|until| *until > self.now);
@@ -352,6 +358,7 @@ impl World {
         let rows = self.rows.clone();
         let first_epoch = self.newest_epoch.0 + 1;
         self.inbox = InboxState::restore(rules(self.ordering), position, rows, first_epoch, self.paused);
+        self.inbox.set_hub_paused(self.hub_paused);
     }
 
     /// IN-1 and IN-4, after every step.
@@ -390,6 +397,7 @@ impl World {
     /// Drives everything to its end: nothing may be left over, and nothing may wait for ever.
     fn finish(&mut self) {
         self.apply(Action::Pause(false));
+        self.apply(Action::PauseHub(false));
         for _ in 0..10_000 {
             self.offer(1_000);
             if self.next_in_log().is_some() {
