@@ -10,6 +10,7 @@
 //! - [`ratelimit`]: token buckets, for producers and for endpoints
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
+//! - [`trace`]: the trace of each event, in and out, and the export of its spans
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
@@ -22,6 +23,7 @@
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -51,6 +53,8 @@ pub mod retry;
 pub mod router;
 pub mod schedule;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod supervise;
+pub mod trace;
 pub mod webhook;

@@ -37,6 +37,7 @@ const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
+    source_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_source_requests_total", "Requests of third parties at sources, by kind of verification and outcome."), &["kind", "outcome"]);
     schedule_taken: IntCounter = IntCounter::new("tidegate_schedule_taken_total", "Events held back until they are due.");
     schedule_ended: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_schedule_ended_total", "Scheduled events that wait no longer, by what became of them."), &["outcome"]);
     scheduled: IntGauge = IntGauge::new("tidegate_scheduled_events", "Events that wait until they are due.");
@@ -71,6 +72,7 @@ series! {
     actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
     http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
     errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    trace_spans: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_trace_spans_total", "Spans, by what came of them: exported, dropped because the queue was full, dropped because the collector did not take them."), &["outcome"]);
     paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");
     ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");
     build: GaugeVec = GaugeVec::new(Opts::new("tidegate_build_info", "Always 1; the version is in the label."), &["version"]);

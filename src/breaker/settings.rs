@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 use crate::ground::error::Problem;
 
 /// Largest count of failures, successes or probes.
-const COUNT_MAX: u32 = 10_000;
+pub const COUNT_MAX: u32 = 10_000;
 /// Longest time any setting may name, in milliseconds: 7 days.
-const TIME_MS_MAX: u64 = 7 * 24 * 3_600_000;
+pub const TIME_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Most calls a window looks back.
-const WINDOW_MAX: usize = 10_000;
+pub const WINDOW_MAX: usize = 10_000;
 
 /// Shortest time a call may be given, in milliseconds.
-const CALL_MS_MIN: u64 = 100;
+pub const CALL_MS_MIN: u64 = 100;
 /// Longest time a call may be given, in milliseconds: 10 minutes.
 pub const CALL_MS_MAX: u64 = 600_000;
 

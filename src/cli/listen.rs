@@ -19,14 +19,15 @@ use super::client::{Body, Client, Door, Method, Query, Target, segment};
 use super::exit::Failure;
 use super::output::{Output, printable};
 use crate::breaker::BreakerSettings;
-use crate::event::envelope::{BodyFormat, Event};
+use crate::event::envelope::Event;
 use crate::event::restore::restore;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::ids::Seq;
 use crate::ground::random::{Random as _, SystemRandom};
 use crate::ground::secret::Secret;
 use crate::retry::AttemptResult;
-use crate::webhook::delivery::{Caller, Target as Endpoint};
+use crate::webhook::delivery::{Access, Caller, Target as Endpoint};
+use crate::webhook::format::Form;
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Answer, Outbound, OutboundSettings};
 use crate::webhook::sign::SigningKey;
@@ -186,10 +187,13 @@ impl Listener {
         let endpoint = Endpoint {
             url,
             signers: Signers { current: Signer::Standard(key), previous: None },
-            format: BodyFormat::Standard,
+            form: Form::Standard,
             headers: reqwest::header::HeaderMap::new(),
             timeout_ms: None,
             breaker: BreakerSettings::default(),
+            access: Access::None,
+            own: None,
+            hide: Vec::new(),
         };
         let user_agent = concat!("Tidegate/", env!("CARGO_PKG_VERSION")).to_owned();
         let settings = OutboundSettings { user_agent, ..OutboundSettings::default() };
@@ -297,8 +301,7 @@ impl Listener {
         let seq = serde_json::from_str::<Value>(event.get()).ok().and_then(|event| event["seq"].as_u64());
         let event = restore(event.get().as_bytes(), Seq(seq.unwrap_or_default()), now, &SystemRandom)
             .map_err(|problem| anyhow::anyhow!("the hub sent an event that does not read: {problem}"))?;
-        let traceparent = event.meta.traceparent.as_deref();
-        let answer = self.caller.call(&event.meta.id, traceparent, |format| event.rendered(format)).await;
+        let answer = self.caller.call(&event, event.meta.traceparent.as_deref()).await;
         self.show(&event, attempt, &answer)?;
         let (verb, body) = match &answer.result {
             AttemptResult::Failed { message, .. } if !self.args.no_retry => {

@@ -164,14 +164,26 @@ pub struct Fields {
     #[arg(long, value_parser = ["sales", "erp", "esignature", "communication", "bridge"])]
     breaker: Option<String>,
     /// Form of the body
-    #[arg(long, value_parser = ["standard", "cloudevents", "raw"])]
+    #[arg(long, value_parser = ["standard", "cloudevents", "cloudevents_binary", "raw", "template"])]
     format: Option<String>,
+    /// The template of the body, in the language of Jinja: a file
+    #[arg(long, value_name = "FILE", value_parser = file)]
+    template: Option<String>,
+    /// What the template makes [default: application/json]
+    #[arg(long, value_name = "TYPE", requires = "template")]
+    content_type: Option<String>,
     /// Deliveries in flight at most
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     concurrency: Option<u32>,
     /// A header to send, may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = super::serve::pair)]
     headers: Vec<(String, String)>,
+    /// Credentials towards the endpoint: a file with the JSON object {"kind": bearer|basic|oauth2|mtls, …}
+    #[arg(long, value_name = "FILE", value_parser = object_file)]
+    auth: Option<Map<String, Value>>,
+    /// The proxy on the way to it
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// Further fields as a JSON object, such as {"rate_limit":…,"retry":…}
     #[arg(long, value_name = "JSON", value_parser = object)]
     with: Option<Map<String, Value>>,
@@ -179,6 +191,15 @@ pub struct Fields {
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+/// The text of a file.
+fn file(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
+}
+
+fn object_file(path: &str) -> Result<Map<String, Value>, String> {
+    object(&file(path)?)
 }
 
 /// A rate as the hub reads it; what is no number is left for it to know.
@@ -210,6 +231,19 @@ impl Fields {
         document.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
         if !self.event_types.is_empty() {
             document.insert("event_types".to_owned(), self.event_types.into());
+        }
+        if let Some(template) = self.template {
+            let mut made = json!({"body": template});
+            if let Some(content_type) = self.content_type {
+                made["content_type"] = content_type.into();
+            }
+            document.insert("template".to_owned(), made);
+        }
+        if let Some(auth) = self.auth {
+            document.insert("auth".to_owned(), auth.into());
+        }
+        if let Some(url) = self.proxy {
+            document.insert("proxy".to_owned(), json!({"url": url}));
         }
         if let Some(limit) = self.rate_limit {
             document.insert("rate_limit".to_owned(), limit);

@@ -14,7 +14,7 @@ mod source;
 
 pub use model::{
     ARBITERS_DEFAULT_MAX, Breaker, Config, Delivery, Faults, Inbox, Limits, LiveSettings, Log, LogFormat, Logging,
-    OutboxSettings, RetrySchedule, Secrets, Server, Supervise,
+    OutboxSettings, RetrySchedule, Secrets, Server, Supervise, Trace,
 };
 pub use range::{Range, SETTINGS, nearest, setting};
 pub use source::{ConfigError, DEFAULT_TOML, Effective, Fault, LoadArgs, Loaded, Origin};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::ground::random::Random;
 use crate::ground::secret::{Sealer, Secret, SecretError};
@@ -41,6 +42,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// The hub's own log.
     pub logging: Logging,
+    /// Traces of events.
+    pub trace: Trace,
     /// Restarts of actors.
     pub supervise: Supervise,
     /// Fault injection.
@@ -213,6 +216,10 @@ pub struct Delivery {
     pub dead_letter_retention_ms: u64,
     /// Threads that deliver; 0 means one per core, at most [`ARBITERS_DEFAULT_MAX`]. See [`Delivery::arbiter_count`].
     pub arbiters: usize,
+    /// Authorities trusted for https beside those of the machine: a file of PEM certificates; empty means none.
+    pub extra_ca_file: PathBuf,
+    /// The proxy that deliveries go through, without credentials; empty means none. See [`Delivery::proxy_url`].
+    pub proxy: String,
     /// When a failed delivery is tried again.
     pub retry: RetrySchedule,
 }
@@ -235,6 +242,23 @@ pub struct Pull {
 pub const ARBITERS_DEFAULT_MAX: usize = 4;
 
 impl Delivery {
+    /// The proxy, if there is one.
+    ///
+    /// # Errors
+    /// What the text is instead of an `http` or `https` URL without credentials.
+    pub fn proxy_url(&self) -> Result<Option<Url>, String> {
+        if self.proxy.is_empty() {
+            return Ok(None);
+        }
+        let fail = |reason: &str| Err(format!("delivery.proxy: {reason}"));
+        match Url::parse(&self.proxy) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => fail("no credentials: this is shown"),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => fail("an http or https URL"),
+            Ok(url) => Ok(Some(url)),
+            Err(error) => fail(&error.to_string()),
+        }
+    }
+
     /// Threads that deliver, with 0 resolved.
     #[must_use]
     pub fn arbiter_count(&self) -> usize {
@@ -339,6 +363,20 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// Traces of events (OBS-3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    /// The collector that takes traces over OTLP/HTTP; empty means no spans are made.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here which are recorded; others are as who began them says.
+    pub sampling_ratio: f64,
+    /// Spans that wait to be sent; past it they are dropped and counted.
+    pub queue_spans_max: usize,
+    /// For one request to the collector.
+    pub timeout_ms: u64,
+}
+
 /// Restarts of actors (OPS-4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -384,6 +422,18 @@ mod tests {
 
         secrets.sealer_with(None, folder.path(), &*random).expect("made");
         assert!(folder.path().join("store.key").exists());
+    }
+
+    #[test]
+    fn a_proxy_is_a_url_without_credentials() {
+        let mut delivery = Config::default().delivery;
+        assert_eq!(delivery.proxy_url(), Ok(None));
+        delivery.proxy = "http://proxy.internal:3128".to_owned();
+        assert_eq!(delivery.proxy_url().map(|url| url.and_then(|url| url.port())), Ok(Some(3128)));
+        for wrong in ["proxy:3128", "http://u:p@proxy", "socks5://proxy", "http://", "x"] {
+            delivery.proxy = wrong.to_owned();
+            assert!(delivery.proxy_url().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -111,10 +111,11 @@ impl Event {
         Arc::new(Self { seq, received_at, meta, body, standard: OnceLock::new() })
     }
 
-    /// The bytes this event holds in memory, roughly: for gates and windows.
+    /// The bytes this event may come to hold in memory, roughly: for gates and windows. The rendered body is counted from
+    /// the start, because it is kept for as long as the event is.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.body.len() + 512
+        2 * self.body.len() + 1_024
     }
 
     /// The JSON text of a part of the body.

@@ -19,6 +19,7 @@ mod replays;
 mod schedule;
 mod server;
 mod socket;
+mod sources;
 mod stream;
 mod table;
 mod webhooks;

@@ -12,7 +12,7 @@ use actix_web::web::{self, ServiceConfig};
 
 use super::{
     Listener, admin, answer, consumers, dead_letters, deliveries, events, health, jobs, openapi, push, replays,
-    schedule, socket, stream, webhooks,
+    schedule, socket, sources, stream, webhooks,
 };
 
 /// Where a route is offered.
@@ -72,6 +72,13 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/scheduled"                       => schedule::list;
     Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
     Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
+
+    Both  POST   "/v1/sources"                         => sources::create;
+    Both  GET    "/v1/sources"                         => sources::list;
+    Both  POST   "/v1/sources/{name}"                  => sources::receive;
+    Both  GET    "/v1/sources/{name}"                  => sources::show;
+    Both  PATCH  "/v1/sources/{name}"                  => sources::change;
+    Both  DELETE "/v1/sources/{name}"                  => sources::delete;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

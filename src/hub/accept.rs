@@ -28,6 +28,20 @@ pub enum Accepted {
     Refused(Problem),
 }
 
+impl Accepted {
+    /// A word for it, or why not; and its position in the log.
+    fn told(&self) -> (Result<&'static str, String>, Option<Seq>) {
+        match self {
+            Self::Log(Appended::New(event)) => (Ok("new"), Some(event.seq)),
+            Self::Log(Appended::Duplicate(seq)) => (Ok("duplicate"), Some(*seq)),
+            Self::Log(Appended::Conflict(_)) => (Err("conflict".to_owned()), None),
+            Self::Log(Appended::Withheld) => (Err("withheld".to_owned()), None),
+            Self::Scheduled { .. } => (Ok("scheduled"), None),
+            Self::Refused(problem) => (Err(problem.to_string()), None),
+        }
+    }
+}
+
 /// An event on its way: its place in the request, itself, and when it is due if that is later.
 type Item = (usize, Prepared, Option<UnixMs>);
 
@@ -50,6 +64,22 @@ impl Hub {
     /// # Errors
     /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
     pub async fn accept(
+        &self,
+        mut drafts: Vec<Draft>,
+        atomic: bool,
+        context: impl FnOnce() -> WriteContext,
+    ) -> Result<Vec<Accepted>, Problem> {
+        let tracer = &self.inner.tracer;
+        let Some(spans) = tracer.ingest(&mut drafts) else { return self.take_in(drafts, atomic, context).await };
+        let answers = self.take_in(drafts, atomic, context).await;
+        tracer.ingested(spans, |at| match &answers {
+            Ok(answers) => answers.get(at).map_or((Err("no receipt".to_owned()), None), Accepted::told),
+            Err(problem) => (Err(problem.to_string()), None),
+        });
+        answers
+    }
+
+    async fn take_in(
         &self,
         drafts: Vec<Draft>,
         atomic: bool,

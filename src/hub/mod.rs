@@ -39,6 +39,7 @@ mod replays;
 mod rotation;
 mod schedule;
 mod settings;
+mod sources;
 mod stop;
 mod webhooks;
 
@@ -51,7 +52,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, OutboxSettings};
-use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
@@ -71,6 +71,7 @@ use crate::router::RouterActor;
 use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
+use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
@@ -85,6 +86,7 @@ pub use open::{HubError, HubOptions};
 pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
+pub use sources::SourceAnswer;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -107,6 +109,7 @@ struct Inner {
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
     pause: Arc<HubPause>,
+    tracer: Tracer,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -119,6 +122,7 @@ struct Inner {
     settings: settings::Settings,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
+    sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -209,18 +213,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Appends events at once, whatever they say of a time; answers after the sync, one answer per event. When `atomic`, a
-    /// conflict keeps all of them out. What producers send goes through [`Hub::accept`].
-    ///
-    /// # Errors
-    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
-    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
-        self.check_takes_events()?;
-        let events = accept::prepare(drafts)?;
-        let answer = self.send(events, atomic, self.inner.book.look().passage())?;
-        self.receipts(answer).await
-    }
-
     /// Puts events into the queue of the log.
     fn send(
         &self,
@@ -285,6 +277,7 @@ impl Hub {
             () = self.settle_down() => {}
             () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
         }
+        inner.tracer.flush().await;
         let threads = inner.threads.lock().take();
         if let Some(threads) = threads {
             threads.end().await;

@@ -14,6 +14,7 @@ use super::keys::Keys;
 use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
+use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::config::Config;
@@ -38,8 +39,9 @@ use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
+use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
-use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings};
+use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 use crate::webhook::record::WebhookStatus;
 
 /// What a hub is opened with.
@@ -83,6 +85,9 @@ pub enum HubError {
     /// The client for deliveries cannot be made.
     #[error("delivery client: {0}")]
     Outbound(#[from] OutboundError),
+    /// Traces cannot be exported as the settings ask.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Series with one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -168,6 +173,7 @@ impl Hub {
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
+        let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -187,16 +193,16 @@ impl Hub {
         };
         let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
+        let outbound_settings = OutboundSettings {
+            connect_timeout_ms: config.delivery.connect_timeout_ms,
+            total_timeout_ms: config.delivery.total_timeout_ms,
+            user_agent: format!("Tidegate/{}", env!("CARGO_PKG_VERSION")),
+            extra_ca: read_authorities(&config.delivery.extra_ca_file)?,
+            proxy: config.delivery.proxy_url().map_err(OutboundError::new)?,
+        };
         let mut lanes = Vec::with_capacity(threads.lanes.len());
         for arbiter in &threads.lanes {
-            let outbound = Outbound::new(
-                policy.clone(),
-                OutboundSettings {
-                    connect_timeout_ms: config.delivery.connect_timeout_ms,
-                    total_timeout_ms: config.delivery.total_timeout_ms,
-                    user_agent: format!("Tidegate/{}", env!("CARGO_PKG_VERSION")),
-                },
-            )?;
+            let outbound = Outbound::new(policy.clone(), outbound_settings.clone())?;
             lanes.push((arbiter.clone(), outbound));
         }
 
@@ -216,6 +222,7 @@ impl Hub {
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let tracer = Tracer::new(&config.trace, Arc::clone(&clock), Arc::clone(&random), &metrics)?;
         let pause = HubPause::new(config.server.paused);
         if pause.is_on() {
             tracing::warn!(
@@ -231,6 +238,7 @@ impl Hub {
             router: link.clone(),
             lanes,
             pause: Arc::clone(&pause),
+            tracer: tracer.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -363,6 +371,7 @@ impl Hub {
             indexer,
             ledger,
             pause,
+            tracer,
             outbox,
             intake,
             router,
@@ -373,6 +382,7 @@ impl Hub {
             webhooks,
             pulls,
             settings,
+            sources,
             jobs,
             replays,
             sealer,

@@ -307,10 +307,10 @@ impl Hub {
         // A consumer that is not in memory is held by a pause of the hub all the same.
         let hub_paused = self.is_paused().then_some(Hold::HubPaused);
         let hold = hub_paused.or_else(|| view.and_then(|view| view.hold)).map(|hold| match hold {
-            Hold::HubPaused => json!({"reason": "hub_paused"}),
-            Hold::Paused => json!({"reason": "paused"}),
-            Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
-            Hold::RateLimited { until } => json!({"reason": "rate_limited", "until": until.to_rfc3339()}),
+            Hold::HubPaused | Hold::Paused => json!({"reason": hold.as_str()}),
+            Hold::Suspended { until } | Hold::RateLimited { until } => {
+                json!({"reason": hold.as_str(), "until": until.to_rfc3339()})
+            }
         });
         // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
         let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };

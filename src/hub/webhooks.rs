@@ -1,7 +1,7 @@
 //! Webhooks as a service: made, changed, paused, tested, deleted (WHK-1). A change is durable before it is answered.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -13,11 +13,12 @@ use super::{Documents, Hub, Service};
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::Configure;
 use crate::config::Config;
-use crate::event::envelope::BodyFormat;
+use crate::event::envelope::Event;
+use crate::event::parse::parse_event;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
-use crate::ground::ids::{ConsumerId, prefixed};
+use crate::ground::ids::{ConsumerId, Seq, prefixed};
 use crate::ground::secret::{Sealer, Secret};
 use crate::inbox::messages::Reconfigure;
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
@@ -26,8 +27,11 @@ use crate::retry::RetryPolicy;
 use crate::router::Inboxes as _;
 use crate::router::messages::{Subscribe, Unsubscribe};
 use crate::store::EventLog as _;
-use crate::webhook::delivery::{Caller, Target};
-use crate::webhook::outbound::Answer;
+use crate::webhook::auth::{Auth, Credentials};
+use crate::webhook::delivery::{Access, Caller, Target};
+use crate::webhook::format::Form;
+use crate::webhook::oauth::{TOKEN_TIMEOUT_MS, TokenSource};
+use crate::webhook::outbound::{Answer, OwnWay};
 use crate::webhook::record::{
     Ground, WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
 };
@@ -99,6 +103,10 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
     let settings = &record.settings;
     let schedule = &config.delivery.retry;
     let call_ms = settings.breaker.as_ref().and_then(|breaker| breaker.call_timeout_ms);
+    let call_ms = call_ms.unwrap_or(config.delivery.total_timeout_ms);
+    // A token may be asked for twice, and then the call is made twice.
+    let by_token = settings.auth.as_ref().is_some_and(|auth| auth["kind"] == "oauth2");
+    let attempt_ms = if by_token { 2 * (call_ms + TOKEN_TIMEOUT_MS) } else { call_ms };
     ConsumerSpec {
         kind: ConsumerKind::Webhook,
         filter: Arc::new(settings.filter.clone()),
@@ -108,7 +116,7 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
             window_events: config.inbox.window_events,
             window_bytes: config.inbox.window_bytes,
             parked_max: config.inbox.parked_max,
-            lease_ms: call_ms.unwrap_or(config.delivery.total_timeout_ms) + LEASE_SLACK_MS,
+            lease_ms: attempt_ms + LEASE_SLACK_MS,
         },
         retry: settings.retry.clone().unwrap_or_else(|| RetryPolicy::Fixed {
             attempts_max: u32::try_from(schedule.delays_ms.len() + 1).unwrap_or(u32::MAX),
@@ -122,15 +130,37 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
     }
 }
 
+fn damaged(record: &WebhookRecord, what: &str) -> Problem {
+    tracing::error!(webhook = %record.id, what, "a stored webhook cannot be used");
+    Problem::new(ProblemKind::Internal, "the stored webhook cannot be used; the log of the hub has the cause")
+}
+
+fn open(sealer: &Sealer, sealed: &str, context: &str) -> Option<Secret> {
+    sealer.open(&hex::decode(sealed).ok()?, context).ok()
+}
+
+/// What of a webhook's settings is sealed: its headers and credentials.
+fn open_settings(sealer: &Sealer, record: &WebhookRecord) -> Result<(BTreeMap<String, String>, Credentials), Problem> {
+    let headers = match &record.sealed_headers {
+        Some(sealed) => open(sealer, sealed, &headers_context(&record.id))
+            .and_then(|text| serde_json::from_str(text.expose()).ok())
+            .ok_or_else(|| damaged(record, "headers"))?,
+        None => BTreeMap::new(),
+    };
+    let credentials = match &record.sealed_credentials {
+        Some(sealed) => open(sealer, sealed, &credentials_context(&record.id))
+            .and_then(|text| Credentials::from_sealed_text(&text))
+            .ok_or_else(|| damaged(record, "credentials"))?,
+        None => Credentials::default(),
+    };
+    Ok((headers, credentials))
+}
+
 /// Where and how a webhook is called: its secrets opened.
 pub(super) fn webhook_target(config: &Config, sealer: &Sealer, record: &WebhookRecord) -> Result<Target, Problem> {
-    let damaged = |what: &str| {
-        tracing::error!(webhook = %record.id, what, "a stored webhook cannot be used");
-        Problem::new(ProblemKind::Internal, "the stored webhook cannot be used; the log of the hub has the cause")
-    };
-    let open = |sealed: &str, context: &str| sealer.open(&hex::decode(sealed).ok()?, context).ok();
+    let damaged = |what: &str| damaged(record, what);
     let signer = |sealed: &str| {
-        let secret = open(sealed, &record.id).ok_or_else(|| damaged("secret"))?;
+        let secret = open(sealer, sealed, &record.id).ok_or_else(|| damaged("secret"))?;
         Signer::from_secret(record.settings.signing, &secret).map_err(|_| damaged("signing key"))
     };
     let previous = match &record.previous {
@@ -138,25 +168,44 @@ pub(super) fn webhook_target(config: &Config, sealer: &Sealer, record: &WebhookR
         None => None,
     };
     let breaker = record.settings.breaker.clone().unwrap_or_else(|| default_breaker(config));
-    let headers: BTreeMap<String, String> = match &record.sealed_headers {
-        Some(sealed) => {
-            let text = open(sealed, &headers_context(&record.id)).ok_or_else(|| damaged("headers"))?;
-            serde_json::from_str(text.expose()).map_err(|_| damaged("headers"))?
+    let (headers, credentials) = open_settings(sealer, record)?;
+    let access = match &credentials.auth {
+        Some(Auth::Oauth2(client)) => {
+            let source = TokenSource::new(client.clone()).ok_or_else(|| damaged("token_url"))?;
+            Access::Token(Arc::new(source))
         }
-        None => BTreeMap::new(),
+        Some(auth) => auth.header().map_or(Access::None, Access::Header),
+        None => Access::None,
     };
+    let own = OwnWay {
+        identity: match &credentials.auth {
+            Some(Auth::Mtls { certificate, key }) => Some((certificate.clone(), key.clone())),
+            Some(Auth::Bearer { .. } | Auth::Basic { .. } | Auth::Oauth2(_)) | None => None,
+        },
+        proxy: credentials.proxy.clone(),
+    };
+    let mut hide = credentials.secrets();
+    // A header's value may be a credential, alone or after its scheme.
+    hide.extend(headers.values().filter_map(|value| value.rsplit(' ').next()).map(Secret::new));
     Ok(Target {
         url: Url::parse(&record.settings.url).map_err(|_| damaged("url"))?,
         signers: Signers { current: signer(&record.sealed_secret)?, previous },
-        format: record.settings.format,
+        form: Form::of(record.settings.format, record.settings.template.as_ref()).map_err(|_| damaged("template"))?,
         headers: header_map(&headers),
         timeout_ms: breaker.call_timeout_ms,
         breaker,
+        access,
+        own: (own != OwnWay::default()).then(|| (own, OnceLock::new())),
+        hide,
     })
 }
 
 fn headers_context(id: &str) -> String {
     format!("{id}/headers")
+}
+
+fn credentials_context(id: &str) -> String {
+    format!("{id}/credentials")
 }
 
 impl Hub {
@@ -170,6 +219,10 @@ impl Hub {
         }
         let text = serde_json::to_string(&settings.headers).unwrap_or_default();
         Some(self.seal(&Secret::new(text), &headers_context(id)))
+    }
+
+    fn seal_credentials(&self, settings: &WebhookSettings, id: &str) -> Option<String> {
+        settings.credentials.to_sealed_text().map(|text| self.seal(&text, &credentials_context(id)))
     }
 
     /// Makes a webhook. The secret is returned this once.
@@ -206,6 +259,7 @@ impl Hub {
         let record = WebhookRecord {
             sealed_secret: self.seal(&made.secret, &id),
             sealed_headers: self.seal_headers(&settings, &id),
+            sealed_credentials: self.seal_credentials(&settings, &id),
             secret_last4: made.last4(),
             public_key: made.public_key.clone(),
             previous: None,
@@ -280,16 +334,13 @@ impl Hub {
     ) -> Result<Arc<WebhookRecord>, Problem> {
         let before = self.webhook(id, org)?;
         let mut known = before.settings.clone();
-        let target = webhook_target(&self.inner.config, &self.inner.sealer, &before)?;
-        let pair = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        };
-        known.headers = target.headers.iter().filter_map(pair).collect();
+        (known.headers, known.credentials) = open_settings(&self.inner.sealer, &before)?;
         let breaker = default_breaker(&self.inner.config);
         let ground = Ground { policy: &self.inner.policy, breaker: &breaker };
         let settings = read_change(fields, &known, ground)?;
         self.update_webhook(id, context, move |hub, record| {
             record.sealed_headers = hub.seal_headers(&settings, &record.id);
+            record.sealed_credentials = hub.seal_credentials(&settings, &record.id);
             record.settings = settings;
         })
         .await
@@ -377,12 +428,13 @@ impl Hub {
         let now = self.inner.clock.now();
         let event_id = prefixed("test", now, &*self.inner.random);
         let body = serde_json::json!({
-            "type": "tidegate.test",
-            "timestamp": now.to_rfc3339(),
-            "data": {"webhook": record.id, "message": "a test of this webhook"},
             "id": event_id,
+            "type": "tidegate.test",
             "org": record.settings.filter.org,
+            "data": {"webhook": record.id, "message": "a test of this webhook"},
         });
+        let draft = parse_event(&Bytes::from(body.to_string()), &self.parse_rules(None, None))?;
+        let event = Event::new(Seq::ZERO, now, draft.meta, draft.body);
         let (arbiter, outbound) = self.inner.directory.lane(&ConsumerId::new(id));
         let caller = Caller {
             target: Arc::new(ArcSwap::from_pointee(target)),
@@ -390,14 +442,8 @@ impl Hub {
             clock: Arc::clone(&self.inner.clock),
         };
         let (sender, answer) = tokio::sync::oneshot::channel::<Answer>();
-        let sent_id = event_id.clone();
         arbiter.spawn(async move {
-            let answer = caller
-                .call(&sent_id, None, |format| match format {
-                    BodyFormat::Standard => Bytes::from(body.to_string()),
-                    BodyFormat::Raw => Bytes::from(body["data"].to_string()),
-                })
-                .await;
+            let answer = caller.call(&event, event.meta.traceparent.as_deref()).await;
             // Who asked may have gone away.
             sender.send(answer).ok();
         });

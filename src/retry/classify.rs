@@ -43,6 +43,8 @@ pub enum FailureKind {
     LeaseExpired,
     /// The hub itself failed to make the attempt.
     Internal,
+    /// The webhook's template cannot write this event.
+    Template,
 }
 
 impl FailureKind {
@@ -63,6 +65,7 @@ impl FailureKind {
         Self::Panic,
         Self::LeaseExpired,
         Self::Internal,
+        Self::Template,
     ];
 
     /// The stable name in logs, metrics and stored attempts.
@@ -84,6 +87,7 @@ impl FailureKind {
             Self::Panic => "panic",
             Self::LeaseExpired => "lease_expired",
             Self::Internal => "internal",
+            Self::Template => "template",
         }
     }
 
@@ -101,7 +105,7 @@ impl FailureKind {
             | Self::LeaseExpired
             | Self::Internal => true,
             Self::Status => status.is_some_and(status_retryable),
-            Self::Refused | Self::Redirect | Self::Auth | Self::Gone | Self::Rejected => false,
+            Self::Refused | Self::Redirect | Self::Auth | Self::Gone | Self::Rejected | Self::Template => false,
         }
     }
 }
@@ -186,7 +190,7 @@ impl AttemptResult {
                 | FailureKind::LeaseExpired => Some(CallResult::Failure),
                 FailureKind::Status if status.is_some_and(status_retryable) => Some(CallResult::Failure),
                 FailureKind::Status | FailureKind::Rejected => Some(CallResult::Success),
-                FailureKind::Refused | FailureKind::Internal => None,
+                FailureKind::Refused | FailureKind::Internal | FailureKind::Template => None,
             },
         }
     }
@@ -277,7 +281,7 @@ mod tests {
         for kind in [FailureKind::Connect, FailureKind::Dns, FailureKind::Tls, FailureKind::Timeout] {
             assert_eq!(AttemptResult::failed(kind, "").verdict(), Verdict::Retry);
         }
-        for kind in [FailureKind::Refused, FailureKind::Rejected] {
+        for kind in [FailureKind::Refused, FailureKind::Rejected, FailureKind::Template] {
             assert_eq!(AttemptResult::failed(kind, "").verdict(), Verdict::GiveUp);
         }
     }

@@ -3,24 +3,31 @@
 //! Each delivery is a task of its own: it asks the breaker, signs, posts, and answers the claim. The actor holds
 //! nothing that a restart would lose: a ticket that is dropped gives its claim back.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use actix::{Actor, Context, Handler};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::outbound::{Answer, Outbound, Post};
+use super::auth::sensitive;
+use super::format::Form;
+use super::oauth::TokenSource;
+use super::outbound::{Answer, Outbound, OwnWay, Post};
 use super::signer::Signers;
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
-use crate::event::envelope::{BodyFormat, Event};
+use crate::event::envelope::Event;
 use crate::ground::clock::SharedClock;
+use crate::ground::ids::ConsumerId;
+use crate::ground::secret::Secret;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::metrics::Metrics;
+use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::Handle;
+use crate::trace::{AttemptKind, Tracer};
 
 /// Where and how one webhook is called; replaced as a whole when it changes.
 #[derive(Clone, Debug)]
@@ -30,18 +37,48 @@ pub struct Target {
     /// Sign its deliveries.
     pub signers: Signers,
     /// The form of the body.
-    pub format: BodyFormat,
+    pub form: Form,
     /// Further headers.
     pub headers: HeaderMap,
     /// How long one call may take; none for the hub's limit.
     pub timeout_ms: Option<u64>,
     /// The numbers of its breaker.
     pub breaker: BreakerSettings,
+    /// How the endpoint is shown who calls.
+    pub access: Access,
+    /// What of its way is not that of the others, with the client that goes it, made at the first call.
+    pub own: Option<(OwnWay, OnceLock<Result<Outbound, String>>)>,
+    /// What must not be kept of an answer.
+    pub hide: Vec<Secret>,
+}
+
+/// How the endpoint is shown who calls.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Not at all, or by the way of the connection.
+    None,
+    /// The same header each time.
+    Header(HeaderValue),
+    /// A token that is asked for.
+    Token(Arc<TokenSource>),
+}
+
+impl Target {
+    /// The client that calls it.
+    fn client<'a>(&'a self, common: &'a Outbound) -> Result<&'a Outbound, &'a str> {
+        let Some((own, client)) = &self.own else { return Ok(common) };
+        let made = client.get_or_init(|| common.with(own).map_err(|error| error.to_string()));
+        made.as_ref().map_err(String::as_str)
+    }
 }
 
 /// What a delivery actor works with.
 #[derive(Clone)]
 pub struct DeliveryParts {
+    /// Whose deliveries.
+    pub consumer: ConsumerId,
+    /// Traces attempts.
+    pub tracer: Tracer,
     /// Where to.
     pub target: Arc<ArcSwap<Target>>,
     /// The endpoint's breaker.
@@ -56,6 +93,7 @@ pub struct DeliveryParts {
 
 /// Calls one webhook.
 pub struct DeliveryActor {
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     metrics: Arc<Metrics>,
     breaker: Handle<BreakerActor>,
@@ -75,27 +113,63 @@ pub struct Caller {
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Caller {
-    /// Signs and posts a body. `id` is the same on every attempt, so that a receiver can tell a repeated delivery.
-    pub async fn call(&self, id: &str, traceparent: Option<&str>, body: impl FnOnce(BodyFormat) -> Bytes) -> Answer {
+    /// Writes, signs and posts an event. Its id is the same on every attempt, so that a receiver can tell a repeated
+    /// delivery.
+    pub async fn call(&self, event: &Arc<Event>, traceparent: Option<&str>) -> Answer {
         let target = self.target.load_full();
-        let body = body(target.format);
-        let now = self.clock.now();
         let mut headers = target.headers.clone();
-        headers.insert(CONTENT_TYPE, JSON.clone());
+        let body = match target.form.write(event, &mut headers).await {
+            Ok(body) => body,
+            Err(fault) => return Answer::unsent(AttemptResult::failed(FailureKind::Template, fault.to_string())),
+        };
+        let now = self.clock.now();
         headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(now.0 / 1_000));
-        target.signers.sign(&mut headers, id, now, &body);
-        let texts = [(&WEBHOOK_ID, Some(id)), (&TRACEPARENT, traceparent)];
+        target.signers.sign(&mut headers, &event.meta.id, now, &body);
+        let texts = [(&WEBHOOK_ID, Some(event.meta.id.as_str())), (&TRACEPARENT, traceparent)];
         for (name, text) in texts {
             // Ids and trace contexts were checked when the event came in: they have no control characters.
             if let Some(Ok(value)) = text.map(|text| HeaderValue::from_bytes(text.as_bytes())) {
                 headers.insert(name.clone(), value);
             }
         }
-        let timeout_ms = target.timeout_ms;
-        self.outbound.post(Post { url: &target.url, headers, body, timeout_ms }, &*self.clock).await
+        let outbound = match target.client(&self.outbound) {
+            Ok(outbound) => outbound,
+            Err(reason) => return Answer::unsent(AttemptResult::failed(FailureKind::Refused, reason)),
+        };
+        let post = |headers: HeaderMap, body: Bytes, hide: Vec<Secret>| {
+            let (target, clock) = (&target, &*self.clock);
+            async move {
+                let Target { url, timeout_ms, .. } = &**target;
+                outbound.post(Post { url, headers, body, timeout_ms: *timeout_ms, hide: &hide }, clock).await
+            }
+        };
+        let source = match &target.access {
+            Access::Token(source) => source,
+            Access::Header(value) => {
+                headers.insert(AUTHORIZATION, value.clone());
+                return post(headers, body, target.hide.clone()).await;
+            }
+            Access::None => return post(headers, body, target.hide.clone()).await,
+        };
+        let mut refused = None;
+        loop {
+            let token = match source.token(outbound, &*self.clock, refused.as_ref()).await {
+                Ok(token) => token,
+                Err(result) => return Answer::unsent(result),
+            };
+            let mut hide = target.hide.clone();
+            hide.push(token.text.clone());
+            let mut headers = headers.clone();
+            headers.extend(sensitive(&format!("Bearer {}", token.text.expose())).map(|value| (AUTHORIZATION, value)));
+            let answer = post(headers, body.clone(), hide).await;
+            // The token may have ended early: one that was kept is replaced once (OA-3).
+            if answer.status != Some(401) || !token.kept || refused.is_some() {
+                return answer;
+            }
+            refused = Some(token);
+        }
     }
 }
 
@@ -103,8 +177,8 @@ impl DeliveryActor {
     /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
-        let DeliveryParts { target, breaker, outbound, metrics, clock } = parts;
-        Self { call: Caller { target, outbound, clock }, metrics, breaker }
+        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, clock } = parts;
+        Self { traced: Arc::new((consumer, tracer)), call: Caller { target, outbound, clock }, metrics, breaker }
     }
 }
 
@@ -118,12 +192,14 @@ impl Handler<Deliver> for DeliveryActor {
     fn handle(&mut self, Deliver { work }: Deliver, _: &mut Self::Context) {
         for (ticket, event) in work {
             let (call, breaker, metrics) = (self.call.clone(), self.breaker.clone(), Arc::clone(&self.metrics));
-            actix::spawn(attempt(call, breaker, metrics, ticket, event));
+            let traced = Arc::clone(&self.traced);
+            actix::spawn(attempt(traced, call, breaker, metrics, ticket, event));
         }
     }
 }
 
 async fn attempt(
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     breaker: Handle<BreakerActor>,
     metrics: Arc<Metrics>,
@@ -149,8 +225,12 @@ async fn attempt(
             return;
         }
     };
-    let answer = call.call(&event.meta.id, event.meta.traceparent.as_deref(), |format| event.rendered(format)).await;
+    let (consumer, tracer) = &*traced;
+    let span = tracer.attempt(&event, consumer, ticket.attempt(), AttemptKind::Call);
+    let traceparent = span.traceparent();
+    let answer = call.call(&event, traceparent.as_deref()).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
+    tracer.attempted(span, &result);
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);
 }

@@ -2,14 +2,22 @@
 //!
 //! - [`sign`]: Standard Webhooks signatures
 //! - [`signer`]: how a webhook signs, with one secret or, during a rotation, two
+//! - [`format`]: in which form an event is sent
+//! - [`template`]: bodies from templates
+//! - [`auth`]: credentials towards the endpoint, and the proxy on the way to it
+//! - [`oauth`]: tokens that are asked for
 //! - [`guard`]: where deliveries may go
 //! - [`outbound`]: how they get there
 //! - [`delivery`]: the actor that calls one endpoint
 //! - [`record`]: a webhook as it is kept, and as a client asks for it
 
+pub mod auth;
 pub mod delivery;
+pub mod format;
 pub mod guard;
+pub mod oauth;
 pub mod outbound;
 pub mod record;
 pub mod sign;
 pub mod signer;
+pub mod template;

@@ -74,7 +74,7 @@ async fn post(outbound: &Outbound, url: &Url) -> Answer {
 }
 
 fn request(url: &Url) -> Post<'_> {
-    Post { url, headers: HeaderMap::new(), body: Bytes::from_static(b"{\"a\":1}"), timeout_ms: None }
+    Post { url, headers: HeaderMap::new(), body: Bytes::from_static(b"{\"a\":1}"), timeout_ms: None, hide: &[] }
 }
 
 /// The kind and the message of a failure.
@@ -319,7 +319,8 @@ async fn a_name_without_an_address_is_a_dns_failure() {
 
 #[tokio::test]
 async fn the_machines_own_look_up_is_guarded() {
-    let resolver = GuardedResolver { policy: Arc::new(AddressPolicy::default()), lookup: Arc::new(system_lookup) };
+    let resolver =
+        GuardedResolver { policy: Arc::new(AddressPolicy::default()), lookup: Arc::new(system_lookup), exempt: None };
     let error = resolver.resolve("localhost".parse().expect("a name")).await.err().expect("loopback is refused");
     assert!(error.downcast_ref::<AddressRefused>().is_some(), "{error}");
 }
@@ -332,7 +333,10 @@ fn a_user_agent_that_is_no_header_makes_no_client() {
 
 #[test]
 fn a_snippet_holds_500_visible_characters() {
-    assert_eq!(visible("ä\u{1b}[31m\r\n\0\u{7f}\u{202e}x".as_bytes()), "ä␛[31m  ␀␡\u{fffd}x");
-    assert_eq!(visible(&[0xff, b'a', 0xc3]), "\u{fffd}a\u{fffd}");
-    assert_eq!(visible("😀".repeat(600).as_bytes()).chars().count(), SNIPPET_CHARS_MAX);
+    assert_eq!(visible("ä\u{1b}[31m\r\n\0\u{7f}\u{202e}x".as_bytes(), &[]), "ä␛[31m  ␀␡\u{fffd}x");
+    let token = [Secret::new("token-4711"), Secret::new("a")];
+    assert_eq!(visible(b"you sent token-4711, a fine one", &token), "you sent ***, a fine one");
+    assert_eq!(visible(format!("{}token-4711", "x".repeat(495)).as_bytes(), &token), format!("{}***", "x".repeat(495)));
+    assert_eq!(visible(&[0xff, b'a', 0xc3], &[]), "\u{fffd}a\u{fffd}");
+    assert_eq!(visible("😀".repeat(600).as_bytes(), &[]).chars().count(), SNIPPET_CHARS_MAX);
 }

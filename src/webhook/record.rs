@@ -6,10 +6,11 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::auth::{Auth, Credentials, Proxy};
+use super::format::{FORMATS, Format, TemplateSettings};
 use super::guard::AddressPolicy;
 use super::signer::SigningMode;
 use crate::breaker::BreakerSettings;
-use crate::event::envelope::BodyFormat;
 use crate::event::filter::EventFilter;
 use crate::event::filter::fields::read_clauses;
 use crate::ground::clock::UnixMs;
@@ -33,7 +34,7 @@ pub(crate) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// Most deliveries at once.
 pub const CONCURRENCY_MAX: u64 = 512;
 /// The modes of signing.
-const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
+pub const SIGNING: &str = "standard, ed25519, hmac_sha256_hex";
 /// How long both secrets of a rotation sign unless it says otherwise, in milliseconds: 24 hours.
 pub const OVERLAP_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// Longest overlap of a rotation, in milliseconds: 7 days.
@@ -92,10 +93,22 @@ pub struct WebhookSettings {
     /// In which order.
     pub ordering: Ordering,
     /// In which form.
-    pub format: BodyFormat,
+    pub format: Format,
+    /// The template, when the format is one.
+    #[serde(default)]
+    pub template: Option<TemplateSettings>,
     /// Further headers. They may hold credentials, so the record keeps them sealed, apart from this.
     #[serde(skip)]
     pub headers: BTreeMap<String, String>,
+    /// What may be shown of its credentials.
+    #[serde(default)]
+    pub auth: Option<Value>,
+    /// What may be shown of its proxy.
+    #[serde(default)]
+    pub proxy: Option<Value>,
+    /// Its credentials. The record keeps them sealed, apart from this.
+    #[serde(skip)]
+    pub credentials: Credentials,
     /// Deliveries at once; none for the hub's default.
     #[serde(default)]
     pub concurrency: Option<usize>,
@@ -147,6 +160,9 @@ pub struct WebhookRecord {
     /// The headers, sealed, in hex: they may hold credentials.
     #[serde(default)]
     pub sealed_headers: Option<String>,
+    /// The credentials, sealed, in hex.
+    #[serde(default)]
+    pub sealed_credentials: Option<String>,
     /// The last characters of what the receiver verifies with.
     pub secret_last4: String,
     /// The public key, when signing goes by a key pair.
@@ -172,7 +188,11 @@ impl WebhookRecord {
             filter,
             ordering,
             format,
+            template,
             headers,
+            auth,
+            proxy,
+            credentials: _,
             concurrency,
             retry,
             signing,
@@ -196,7 +216,10 @@ impl WebhookRecord {
             "filter_error": filter.mistake().map(ToString::to_string),
             "ordering": ordering,
             "format": format,
+            "template": template,
             "headers": headers.keys().collect::<Vec<_>>(),
+            "auth": auth,
+            "proxy": proxy,
             "concurrency": concurrency,
             "retry": retry,
             "rate_limit": rate_limit,
@@ -265,12 +288,29 @@ fn shared(
         settings.url = policy.check_url(&url)?.to_string();
     }
     read_clauses(fields, &mut settings.filter)?;
-    if let Some(format) = fields.choice("format", "standard, raw")? {
+    if let Some(format) = fields.choice("format", FORMATS)? {
         settings.format = format;
+    }
+    if let Some(template) = fields.take("template") {
+        settings.template = Some(TemplateSettings::from_json(template)?);
+    }
+    if settings.format == Format::Template && settings.template.is_none() {
+        return Err(Problem::field("template", "required by the format `template`: {body, content_type?}", "nothing"));
     }
     if let Some(headers) = headers(fields)? {
         settings.headers = headers;
     }
+    match fields.sent("auth") {
+        None => {}
+        Some(Value::Null) => settings.credentials.auth = None,
+        Some(sent) => settings.credentials.auth = Some(Auth::from_json(sent, policy)?),
+    }
+    match fields.sent("proxy") {
+        None => {}
+        Some(Value::Null) => settings.credentials.proxy = None,
+        Some(sent) => settings.credentials.proxy = Some(Proxy::from_json(sent, policy)?),
+    }
+    (settings.auth, settings.proxy) = settings.credentials.shown();
     if let Some(concurrency) = fields.number("concurrency", 1, CONCURRENCY_MAX)? {
         settings.concurrency = usize::try_from(concurrency).ok();
     }
@@ -308,8 +348,12 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, ground: Ground<'_>) -> Re
         url: String::new(),
         filter: EventFilter { org: Some(org), ..EventFilter::default() },
         ordering: fields.choice("ordering", "none, key, strict")?.unwrap_or_default(),
-        format: BodyFormat::default(),
+        format: Format::default(),
+        template: None,
         headers: BTreeMap::new(),
+        auth: None,
+        proxy: None,
+        credentials: Credentials::default(),
         concurrency: None,
         retry: None,
         signing: fields.choice("signing", SIGNING)?.unwrap_or_default(),

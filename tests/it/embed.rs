@@ -38,6 +38,16 @@ pub(crate) async fn open(dir: &Path, clock: SharedClock, change: impl FnOnce(&mu
     tokio::task::spawn_blocking(move || Hub::open(options)).await.unwrap().unwrap()
 }
 
+/// Stops a hub whose clock stands still: what is out is waited for first, because the stop waits by that clock.
+pub(crate) async fn stop_settled(hub: &Hub) {
+    until("nothing is out", || async {
+        let consumers = hub.consumers().await;
+        consumers.iter().all(|one| one["in_flight"] == 0).then_some(())
+    })
+    .await;
+    hub.stop().await;
+}
+
 /// What a handler was called with, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Calls(Arc<Mutex<Vec<(String, u32)>>>);

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as it says")]
 
+mod access;
 mod admin;
 mod bench;
 mod cloud_events;
@@ -18,6 +19,7 @@ mod demo;
 mod embed;
 mod explain;
 mod filters;
+mod formats;
 mod idle;
 mod ingest;
 mod isolation;
@@ -40,6 +42,8 @@ mod secrets;
 mod settings;
 mod shutdown;
 mod signing;
+mod sources;
 mod store;
 mod support;
+mod traces;
 mod webhooks;

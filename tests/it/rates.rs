@@ -7,7 +7,7 @@ use tidegate::ground::clock::{Clock as _, ManualClock};
 use tidegate::ground::context::WriteContext;
 use tidegate::ground::fields::Fields;
 
-use crate::embed::{START, directory, open, publish};
+use crate::embed::{START, directory, open, publish, stop_settled};
 use crate::support::{Hub, Receiver, Reply, items, retry, sample, until};
 
 fn fields(value: &Value) -> Fields {
@@ -55,7 +55,7 @@ async fn a_rate_lets_the_burst_through_and_then_so_many_a_second_without_spendin
         (attempts as usize == receiver.on("/hook").len()).then_some(())
     })
     .await;
-    hub.stop().await;
+    stop_settled(&hub).await;
 }
 
 #[tokio::test]
@@ -136,14 +136,14 @@ async fn a_breaker_of_its_own_opens_and_closes_by_its_own_numbers() {
     assert!(due.since_ms(clock.now()) > 110_000, "the cooldown of the preset: {open}");
     clock.advance(Duration::from_millis(due.since_ms(clock.now())));
     until("two probes close it", || async {
-        clock.advance(Duration::from_secs(1));
+        clock.advance(Duration::from_millis(50));
         (receiver.on("/erp").len() >= 6).then_some(())
     })
     .await;
     phase("closed").await;
     let came: Vec<_> = receiver.on("/erp").iter().map(|one| one.id().to_owned()).collect();
     assert_eq!(came, ["0", "0", "0", "0", "1", "2"]);
-    hub.stop().await;
+    stop_settled(&hub).await;
 }
 
 #[tokio::test]

@@ -106,6 +106,85 @@ async fn no_secret_is_in_the_log_the_metrics_or_in_clear_on_the_disk() {
     }
 }
 
+#[tokio::test]
+async fn credentials_of_webhooks_are_kept_sealed_and_never_repeated_not_even_from_an_answer_that_does() {
+    let mut hub = Hub::start_with(&[("LOGGING__LEVEL", "info,tidegate=trace")]).await;
+    let receiver = Receiver::start();
+    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
+    let acme = hub.public(&key);
+    // An endpoint that tells in its answer whatever it was sent.
+    receiver.answer("/echo", |one| {
+        let told: Vec<_> = one.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        Reply::With(500, Vec::new(), told.join(" ").into_bytes())
+    });
+    let token = json!({"access_token": "granted-token-4711", "token_type": "bearer", "expires_in": 3600}).to_string();
+    receiver.always("/token", Reply::With(200, Vec::new(), token.into_bytes()));
+    let refusal = json!({"error": "oauth-secret-4713", "x": "oauth-secret-4713"}).to_string();
+    receiver.always("/no-token", Reply::With(400, Vec::new(), refusal.into_bytes()));
+    let oauth = |path: &str| json!({"kind": "oauth2", "token_url": receiver.url(path), "client_id": "hub", "client_secret": "oauth-secret-4713"});
+    let mut paths = Vec::new();
+    for auth in [
+        json!({"kind": "bearer", "token": "bearer-token-4714"}),
+        json!({"kind": "basic", "username": "hub", "password": "basic-secret-4715"}),
+        oauth("/token"),
+        oauth("/no-token"),
+    ] {
+        let wanted = json!({"url": receiver.url("/echo"), "org": "acme", "event_types": ["*"], "retry": retry(&[20]),
+            "headers": {"x-endpoint-key": "Token header-key-4716"}, "auth": auth});
+        let webhook = acme.webhook(&wanted).await;
+        let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
+        acme.act(&format!("{path}/rotate-secret")).await.expect(200);
+        paths.push(path);
+    }
+    let mut proxied =
+        json!({"url": "http://endpoint.invalid/echo", "org": "acme", "event_types": ["*"], "retry": retry(&[20])});
+    proxied["proxy"] = json!({"url": receiver.url("/"), "username": "hub", "password": "proxy-secret-4717"});
+    receiver.answer("http://endpoint.invalid/echo", |one| {
+        Reply::With(500, Vec::new(), one.header("proxy-authorization").as_bytes().to_vec())
+    });
+    paths.push(format!("/v1/webhooks/{}", acme.webhook(&proxied).await["id"].as_str().unwrap()));
+    acme.publish(&json!({"id": "s-1", "type": "a.b"})).await;
+
+    let mut told = String::new();
+    for path in &paths {
+        let id = path.rsplit('/').next().unwrap();
+        acme.wait_status("s-1", id, "dead_letter").await;
+        acme.wait_attempts(id, 1).await;
+        for answer in [
+            acme.get(path).await,
+            acme.get(&format!("{path}/attempts")).await,
+            acme.get(&format!("/v1/dead-letters?consumer={id}")).await,
+            acme.act(&format!("{path}/test")).await,
+        ] {
+            told.push_str(&answer.expect(200).text);
+        }
+    }
+    told.push_str(&hub.admin().get("/metrics").await.expect(200).text);
+    told.push_str(&acme.get("/v1/events/s-1").await.expect(200).text);
+    assert!(told.contains("***"), "the answers were kept, without what they repeated");
+    assert!(hub.terminate().await.success());
+    told.push_str(&hub.log());
+    let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let secrets = [
+        "granted-token-4711".to_owned(),
+        "oauth-secret-4713".to_owned(),
+        "bearer-token-4714".to_owned(),
+        "basic-secret-4715".to_owned(),
+        "header-key-4716".to_owned(),
+        "proxy-secret-4717".to_owned(),
+        encoded("hub:basic-secret-4715"),
+        encoded("hub:oauth-secret-4713"),
+        encoded("hub:proxy-secret-4717"),
+    ];
+    for secret in &secrets {
+        let line = told.lines().find(|line| line.contains(secret.as_str()));
+        assert!(line.is_none(), "{secret} is told: {line:?}");
+        for file in files(&hub.data_dir()) {
+            assert!(!contains(&fs::read(&file).unwrap(), secret.as_bytes()), "{} holds {secret}", file.display());
+        }
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn files_that_hold_secrets_are_for_their_owner_alone() {

@@ -13,7 +13,7 @@ use tidegate::ground::context::WriteContext;
 use tidegate::ground::fields::Fields;
 use tidegate::store::Registry as _;
 
-use crate::embed::{START, directory, open, publish};
+use crate::embed::{START, directory, open, publish, stop_settled};
 use crate::support::{Delivery, Hub, Receiver, assert_signed, retry, until};
 
 fn hook(receiver: &Receiver, path: &str, signing: &str) -> Value {
@@ -166,7 +166,7 @@ async fn when_the_overlap_ends_the_old_secret_signs_no_more_and_leaves_the_store
     })
     .await;
     assert!(hub.webhook(&record.id, None).unwrap().previous.is_none());
-    hub.stop().await;
+    stop_settled(&hub).await;
 }
 
 #[tokio::test]

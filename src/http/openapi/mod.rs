@@ -20,6 +20,7 @@ mod replays;
 mod schedule;
 mod schema;
 mod shared;
+mod sources;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -48,6 +49,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         health::operations(),
         events::operations(limits),
         schedule::operations(),
+        sources::operations(),
         webhooks::operations(),
         consumers::operations(),
         replays::operations(),
@@ -90,6 +92,7 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        sources::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),

@@ -103,6 +103,12 @@ impl Operation {
         self
     }
 
+    /// A request that may be part of a trace.
+    pub(super) fn traced(self) -> Self {
+        let description = "The trace that the events are part of, when they name none (W3C Trace Context); one that is not valid counts as absent";
+        self.header("traceparent", description, json!({ "type": "string" }))
+    }
+
     /// A write that keeps who asked for it and in which context (EVT-5).
     pub(super) fn correlated(self) -> Self {
         let schema = json!({ "type": "string" });

@@ -9,14 +9,21 @@ use super::schema::{
     whole, words,
 };
 use super::shared::expression;
-use super::shared::{delivery, org_name, type_pattern};
+use super::shared::{delivery, org_name, rate, type_pattern};
+use crate::breaker::BreakerSettings;
+use crate::breaker::settings::{CALL_MS_MAX, CALL_MS_MIN, COUNT_MAX, TIME_MS_MAX, WINDOW_MAX};
 use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX};
 use crate::hub::Scope;
 use crate::retry::FailureKind;
 use crate::retry::policy::{MULTIPLIER_MAX, RetryPolicy};
-use crate::webhook::record::{CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, HEADERS_MAX, URL_CHARS_MAX};
+use crate::webhook::auth::{CERTIFICATE_BYTES_MAX, KEY_BYTES_MAX, NAME_CHARS_MAX, SECRET_CHARS_MAX};
+use crate::webhook::format::{CONTENT_TYPE_CHARS_MAX, FORMATS};
+use crate::webhook::record::{
+    CONCURRENCY_MAX, DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, HEADERS_MAX, OVERLAP_MS_MAX, SIGNING, URL_CHARS_MAX,
+};
+use crate::webhook::template::SOURCE_BYTES_MAX;
 
 const TAG: &str = "webhooks";
 
@@ -40,7 +47,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .json(reference("NewWebhook"), example)
             .correlated()
             .answers(201, "The webhook with its signing secret.", reference("WebhookWithSecret"))
-            .links(201, "/id", &["getWebhook", "changeWebhook", "listAttempts", "listDeliveries", "pauseWebhook", "resumeWebhook", "deleteWebhook"])
+            .links(201, "/id", &["getWebhook", "changeWebhook", "listAttempts", "listDeliveries", "pauseWebhook", "resumeWebhook", "rotateSecret", "deleteWebhook"])
             .refuses(&[ProblemKind::Forbidden, ProblemKind::Conflict]),
         on("listWebhooks", Method::GET, "/v1/webhooks")
             .told("List webhooks", "Those the key may see, by id.")
@@ -50,7 +57,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .told("Look up a webhook", "")
             .answers(200, "The webhook.", reference("Webhook")),
         one("changeWebhook", Method::PATCH, "/v1/webhooks/{id}")
-            .told("Change a webhook", "Only what is sent changes; null takes a scope away. `org` and `ordering` stay.")
+            .told("Change a webhook", "Only what is sent changes; null takes a scope, a rate, a breaker, credentials or a proxy away. `org`, `ordering` and `signing` stay.")
             .optional_json(reference("WebhookChange"), change)
             .correlated()
             .answers(200, "The webhook as it is now.", reference("Webhook"))
@@ -74,6 +81,18 @@ pub(super) fn operations() -> Vec<Operation> {
             .told("Resume a webhook", "Also one that was disabled because its endpoint answered 410.")
             .correlated()
             .answers(200, "The webhook as it is now.", reference("Webhook"))
+            .refuses(&[ProblemKind::Conflict]),
+        one("rotateSecret", Method::POST, "/v1/webhooks/{id}/rotate-secret")
+            .told(
+                "Rotate the secret of a webhook",
+                "The new secret is shown this once; the old one signs too until the overlap ends. A rotation within the overlap of another ends that one. A webhook that signs with a key pair shows its new public key instead.",
+            )
+            .optional_json(
+                request(vec![("overlap_ms", nullable(whole(0, OVERLAP_MS_MAX)))], &[]),
+                json!({ "hour": { "summary": "Both sign for an hour", "value": { "overlap_ms": 3_600_000 } } }),
+            )
+            .correlated()
+            .answers(200, "The webhook with its new secret.", reference("WebhookWithSecret"))
             .refuses(&[ProblemKind::Conflict]),
         one("testWebhook", Method::POST, "/v1/webhooks/{id}/test")
             .told("Send a test event", "At once, past inbox and breaker. The answer says what came of it.")
@@ -137,10 +156,16 @@ fn settings() -> FieldList {
         ("service", scope()),
         ("filter", nullable(expression())),
         ("ordering", nullable(words(["none", "key", "strict"]))),
-        ("format", nullable(words(["standard", "raw"]))),
+        ("format", nullable(words(FORMATS.split(", ")))),
+        ("template", nullable(template())),
         ("headers", nullable(headers)),
+        ("auth", nullable(reference("NewWebhookAuth"))),
+        ("proxy", nullable(proxy())),
         ("concurrency", nullable(whole(1, CONCURRENCY_MAX))),
         ("retry", nullable(reference("NewRetryPolicy"))),
+        ("rate_limit", nullable(rate())),
+        ("breaker", nullable(reference("NewBreakerSettings"))),
+        ("signing", nullable(words(SIGNING.split(", ")))),
         ("description", nullable(text(DESCRIPTION_CHARS_MAX))),
     ]
 }
@@ -158,7 +183,118 @@ fn new_webhook() -> Value {
     request(fields, &["url", "event_types"])
 }
 
+fn public_key() -> Value {
+    of_form("^whpk_[A-Za-z0-9+/=]+$")
+}
+
+/// The template as a client sends it.
+fn template() -> Value {
+    let body = json!({
+        "type": "string", "minLength": 1, "maxLength": SOURCE_BYTES_MAX,
+        "description": "In the language of Jinja, without assignments. It sees the envelope's fields by name, and `data_json`, the data as it came. `tojson` writes a value as JSON.",
+    });
+    let content_type = json!({ "type": "string", "pattern": "^[ -~]+/[ -~]+$", "maxLength": CONTENT_TYPE_CHARS_MAX });
+    request(vec![("body", body), ("content_type", nullable(content_type))], &["body"])
+}
+
+fn address() -> Value {
+    json!({ "type": "string", "format": "uri", "minLength": 1, "maxLength": URL_CHARS_MAX })
+}
+
+fn proxy() -> Value {
+    let user = json!({ "type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": NO_COLON });
+    request(
+        vec![("url", address()), ("username", nullable(user)), ("password", nullable(text(SECRET_CHARS_MAX)))],
+        &["url"],
+    )
+}
+
+/// A name of HTTP's basic authentication.
+const NO_COLON: &str = r"^[^\u0000-\u001F\u007F-\u009F:]*$";
+
+/// Credentials as a client sends them.
+fn new_auth() -> Value {
+    let kind = |kind: &str, mut fields: FieldList, needed: &[&str]| {
+        fields.insert(0, ("kind", json!({ "const": kind })));
+        request(fields, &[&["kind"], needed].concat())
+    };
+    let name = || text(NAME_CHARS_MAX);
+    let secret = || text(SECRET_CHARS_MAX);
+    let token = json!({ "type": "string", "pattern": "^[!-~]+$", "maxLength": SECRET_CHARS_MAX });
+    let user = json!({ "type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": NO_COLON });
+    let pem = |bytes_max: usize| json!({ "type": "string", "pattern": "-----BEGIN ", "maxLength": bytes_max });
+    let oauth = vec![
+        ("token_url", address()),
+        ("client_id", name()),
+        ("client_secret", secret()),
+        ("scope", nullable(name())),
+        ("audience", nullable(name())),
+        ("client_auth", nullable(words(["basic", "body"]))),
+    ];
+    json!({ "oneOf": [
+        kind("bearer", vec![("token", token)], &["token"]),
+        kind("basic", vec![("username", user), ("password", secret())], &["username", "password"]),
+        kind("oauth2", oauth, &["token_url", "client_id", "client_secret"]),
+        kind(
+            "mtls",
+            vec![("certificate", pem(CERTIFICATE_BYTES_MAX)), ("key", pem(KEY_BYTES_MAX))],
+            &["certificate", "key"],
+        ),
+    ]})
+}
+
+/// What is shown of credentials.
+fn auth() -> Value {
+    let kind = |kind: &str, mut fields: FieldList| {
+        fields.insert(0, ("kind", json!({ "const": kind })));
+        answer(fields)
+    };
+    let oauth = vec![
+        ("token_url", told()),
+        ("client_id", told()),
+        ("scope", nullable(told())),
+        ("audience", nullable(told())),
+        ("client_auth", words(["basic", "body"])),
+    ];
+    json!({ "oneOf": [
+        kind("bearer", vec![("token_last4", told())]),
+        kind("basic", vec![("username", told())]),
+        kind("oauth2", oauth),
+        kind("mtls", vec![("certificate", told())]),
+    ]})
+}
+
+/// The numbers of a breaker. Some bounds depend on others, so only those that stand alone are told.
+fn breaker_numbers() -> FieldList {
+    let share = || json!({ "type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0 });
+    let (count, time) = (|| whole(1, u64::from(COUNT_MAX)), || whole(1, TIME_MS_MAX));
+    vec![
+        ("failure_threshold", count()),
+        ("success_threshold", count()),
+        ("probes_max", count()),
+        ("cooldown_ms", time()),
+        ("cooldown_cap_ms", time()),
+        ("probe_timeout_ms", time()),
+        ("ramp_ms", whole(0, TIME_MS_MAX)),
+        ("call_timeout_ms", nullable(whole(CALL_MS_MIN, CALL_MS_MAX))),
+        ("slow_call_ms", nullable(time())),
+        ("failure_rate", nullable(share())),
+        ("slow_rate", nullable(share())),
+        ("window", whole(1, WINDOW_MAX as u64)),
+        ("min_calls", whole(1, WINDOW_MAX as u64)),
+    ]
+}
+
+/// A breaker as a client sends it: a preset's name, or the numbers that differ.
+fn new_breaker() -> Value {
+    let presets = || words(BreakerSettings::PRESETS.iter().copied());
+    let mut fields = breaker_numbers();
+    fields.push(("preset", presets()));
+    json!({ "oneOf": [presets(), request(fields, &[])] })
+}
+
 fn webhook(more: FieldList) -> Value {
+    let previous = answer(vec![("secret_last4", told()), ("public_key", nullable(public_key())), ("until", time())]);
     let mut fields = vec![
         ("id", id("whk")),
         ("url", told()),
@@ -170,14 +306,22 @@ fn webhook(more: FieldList) -> Value {
         ("filter", nullable(told())),
         ("filter_error", nullable(told())),
         ("ordering", words(["none", "key", "strict"])),
-        ("format", words(["standard", "raw"])),
+        ("format", words(FORMATS.split(", "))),
+        ("template", nullable(answer(vec![("body", told()), ("content_type", told())]))),
         ("headers", list(told())),
+        ("auth", nullable(reference("WebhookAuth"))),
+        ("proxy", nullable(answer(vec![("url", told()), ("username", nullable(told()))]))),
         ("concurrency", nullable(whole(1, CONCURRENCY_MAX))),
         ("retry", nullable(reference("RetryPolicy"))),
+        ("rate_limit", nullable(answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())]))),
+        ("breaker", nullable(answer(breaker_numbers()))),
         ("description", nullable(told())),
         ("status", words(["active", "paused", "disabled"])),
         ("status_reason", nullable(told())),
+        ("signing", words(SIGNING.split(", "))),
         ("secret_last4", told()),
+        ("public_key", nullable(public_key())),
+        ("previous_secret", nullable(previous)),
         ("created_at", time()),
         ("created_by", reference("WriteContext")),
         ("updated_at", time()),
@@ -185,6 +329,13 @@ fn webhook(more: FieldList) -> Value {
     ];
     fields.extend(more);
     answer(fields)
+}
+
+/// A webhook with its secret, where it has one to tell.
+fn webhook_with(secret: Value) -> Value {
+    let mut whole = webhook(Vec::new());
+    whole["properties"]["signing_secret"] = secret;
+    whole
 }
 
 fn outcome() -> Value {
@@ -223,12 +374,18 @@ fn test() -> Value {
 }
 
 pub(super) fn schemas() -> FieldList {
-    let secret = of_form("^whsec_[A-Za-z0-9+/=]+$");
+    let secret = json!({
+        "type": "string", "pattern": "^(whsec_[A-Za-z0-9+/=]+|[0-9a-f]{64})$",
+        "description": "Not there when the webhook signs with a key pair: receivers need the public key only.",
+    });
     vec![
         ("NewWebhook", new_webhook()),
         ("WebhookChange", request(settings(), &[])),
         ("Webhook", webhook(Vec::new())),
-        ("WebhookWithSecret", webhook(vec![("signing_secret", secret)])),
+        ("WebhookWithSecret", webhook_with(secret)),
+        ("NewWebhookAuth", new_auth()),
+        ("WebhookAuth", auth()),
+        ("NewBreakerSettings", new_breaker()),
         ("NewRetryPolicy", new_retry()),
         ("RetryPolicy", json!({ "oneOf": retry_schedules().map(answer) })),
         ("Attempt", attempt()),
