@@ -67,6 +67,7 @@ series! {
     cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
+    pull_clients: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_pull_clients", "Clients that wait for deliveries of pull consumers, by how they get them."), &["client"]);
     breaker_transitions: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_breaker_transitions_total", "Changes of breakers, by the state they came to."), &["to"]);
     breakers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_breakers", "Breakers that are not closed, by state."), &["state"]);
     actor_restarts: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actor_restarts", "Actors built anew after a panic since the process began, by kind."), &["actor"]);

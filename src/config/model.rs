@@ -34,6 +34,8 @@ pub struct Config {
     pub cdc: Cdc,
     /// Webhook deliveries.
     pub delivery: Delivery,
+    /// Clients of pull consumers.
+    pub pull: Pull,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
     /// Long work in steps: replays, redrives.
@@ -234,6 +236,20 @@ pub struct Delivery {
     pub proxy: String,
     /// When a failed delivery is tried again.
     pub retry: RetrySchedule,
+}
+
+/// Clients of pull consumers (INB-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pull {
+    /// Polls that wait and streams that are open, of every consumer together.
+    pub clients_max: usize,
+    /// The same of one consumer.
+    pub consumer_clients_max: usize,
+    /// A stream says this often that it is alive; a WebSocket whose client is silent for three times as long is closed.
+    pub heartbeat_ms: u64,
+    /// A stream whose client takes nothing for this long is closed.
+    pub send_timeout_ms: u64,
 }
 
 /// Threads that deliver when the number is left to the hub.

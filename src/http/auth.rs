@@ -69,6 +69,14 @@ impl Principal {
         }
     }
 
+    /// Whether a stream that this principal has opened may go on.
+    pub(crate) fn is_still_let_in(&self, app: &App) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Key(key) => app.hub.keys().is_live(key, app.hub.clock().now()),
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),
@@ -144,6 +152,18 @@ pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Resul
             Ok(principal)
         }
     }
+}
+
+/// The principal, when it may do what needs any one of these scopes.
+pub(crate) fn authorize_any(app: &App, request: &HttpRequest, scopes: &[Scope]) -> Result<Principal, Problem> {
+    let mut refusal = Problem::new(ProblemKind::Forbidden, "no scope allows this");
+    for scope in scopes {
+        match authorize(app, request, *scope) {
+            Err(problem) if problem.kind == ProblemKind::Forbidden => refusal = problem,
+            decided => return decided,
+        }
+    }
+    Err(refusal)
 }
 
 /// The context of a write (EVT-5).

@@ -21,6 +21,7 @@
 //! is out is waited for, positions are written, then the threads end.
 
 mod accept;
+mod consume;
 mod deliveries;
 mod directory;
 mod documents;
@@ -32,6 +33,7 @@ mod letters;
 mod open;
 mod operate;
 mod pause;
+mod pulls;
 mod query;
 mod replays;
 mod rotation;
@@ -74,6 +76,7 @@ use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
+pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
@@ -81,6 +84,7 @@ pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
+pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
@@ -116,6 +120,7 @@ struct Inner {
     handler_documents: Documents<handlers::HandlerRecord>,
     keys: Keys,
     webhooks: webhooks::Webhooks,
+    pulls: pulls::Pulls,
     settings: settings::Settings,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
@@ -346,12 +351,12 @@ impl Hub {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
+        for (kind, count) in self.consumer_counts() {
+            metrics.consumers.with_label_values(&[kind.as_str()]).set(gauge(count));
+        }
         let (queued, running) = inner.jobs.counts();
         metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
         metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
-        let (webhooks, handlers) = self.consumer_counts();
-        metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
-        metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
         metrics.paused.set(gauge(u64::from(self.is_paused())));
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);

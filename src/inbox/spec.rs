@@ -28,6 +28,8 @@ pub enum ConsumerKind {
     Webhook,
     /// In-process code.
     Handler,
+    /// Clients that ask for deliveries.
+    Pull,
 }
 
 impl ConsumerKind {
@@ -37,6 +39,7 @@ impl ConsumerKind {
         match self {
             Self::Webhook => "webhook",
             Self::Handler => "handler",
+            Self::Pull => "pull",
         }
     }
 }
