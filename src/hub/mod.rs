@@ -21,6 +21,7 @@
 //! is out is waited for, positions are written, then the threads end.
 
 mod accept;
+mod alerts;
 mod deliveries;
 mod directory;
 mod documents;
@@ -29,6 +30,7 @@ mod handlers;
 mod keys;
 mod open;
 mod operate;
+mod owner;
 mod pause;
 mod query;
 mod rotation;
@@ -104,6 +106,7 @@ struct Inner {
     handler_documents: Documents<handlers::HandlerRecord>,
     keys: Keys,
     webhooks: webhooks::Webhooks,
+    owners: owner::Owners,
     settings: settings::Settings,
     sealer: Sealer,
     policy: AddressPolicy,

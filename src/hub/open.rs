@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::owner::{self, Notices, Owners, keep_house};
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
-use crate::ground::context::WriteContext;
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::{SharedRandom, SystemRandom};
@@ -25,7 +25,7 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::{HubPause, Notice};
+use crate::inbox::spec::HubPause;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
@@ -36,7 +36,6 @@ use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
-use crate::webhook::record::WebhookStatus;
 
 /// What a hub is opened with.
 pub struct HubOptions {
@@ -204,7 +203,11 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
-        let (notices, noticed) = mpsc::unbounded_channel();
+        let (sender, noticed) = mpsc::unbounded_channel();
+        let (alerts, noted) = (Arc::default(), Arc::default());
+        let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
+        let owners = Owners::new(Documents::new(Arc::clone(&registry), owner::DOCUMENT_KIND), alerts, noted);
+        let mut healths = owners.load()?;
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
             state: Arc::clone(&state),
@@ -219,10 +222,7 @@ impl Hub {
             random: Arc::clone(&random),
             report_every: Duration::from_millis(config.inbox.checkpoint_ms),
             idle_after: Duration::from_millis(config.inbox.idle_ms),
-            notice: Arc::new(move |consumer, notice| {
-                // The receiver lives as long as the hub.
-                notices.send((consumer.clone(), notice)).ok();
-            }),
+            notice: Arc::new(move |consumer, notice| notices.take(consumer, notice)),
         });
         // Weak, because the directory holds the ledger: a hub that is let go must let go of its store.
         let (reset_directory, reset_link, generation) = (Arc::downgrade(&directory), link.clone(), Arc::clone(&engine));
@@ -295,7 +295,10 @@ impl Hub {
         for record in webhooks.all() {
             let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
-            directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
+            let consumer = directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
+            if let Some(health) = healths.remove(&record.id) {
+                consumer.tracked.lock().health = health;
+            }
         }
         let router_parts = RouterParts {
             log,
@@ -337,13 +340,14 @@ impl Hub {
             handler_documents,
             keys,
             webhooks,
+            owners,
             settings,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
-        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
@@ -359,26 +363,5 @@ async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(KEY_USES_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         Hub { inner }.save_key_uses().await;
-    }
-}
-
-/// Does what inboxes ask of the hub, until the hub ends.
-async fn keep_house(hub: Weak<Inner>, mut noticed: mpsc::UnboundedReceiver<(ConsumerId, Notice)>) {
-    while let Some((consumer, notice)) = noticed.recv().await {
-        let Some(inner) = hub.upgrade() else { return };
-        let hub = Hub { inner };
-        match notice {
-            Notice::Gone => {
-                let context = WriteContext { by: "hub".into(), at: hub.clock().now(), ..WriteContext::default() };
-                let reason = Some("the endpoint answered 410 Gone".to_owned());
-                let id = consumer.as_str();
-                match hub.set_webhook_status(id, None, WebhookStatus::Disabled, reason, context).await {
-                    Ok(_) => tracing::warn!(webhook = id, "the endpoint is gone; the webhook is disabled"),
-                    Err(problem) => {
-                        tracing::error!(webhook = id, %problem, "a webhook that is gone could not be disabled")
-                    }
-                }
-            }
-        }
     }
 }

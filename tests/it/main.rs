@@ -26,6 +26,7 @@ mod lookup;
 mod openapi;
 mod ordering;
 mod overload;
+mod owners;
 mod panics;
 mod pause;
 mod rates;
