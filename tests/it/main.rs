@@ -25,6 +25,7 @@ mod key_rates;
 mod lookup;
 mod openapi;
 mod ordering;
+mod outage;
 mod overload;
 mod owners;
 mod panics;
