@@ -62,6 +62,7 @@ series! {
     jobs: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_jobs", "Jobs that wait or run, by state."), &["state"]);
     jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
     job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
+    owner_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_owner_events_total", "Events that the hub put on the log for owners of consumers, by type."), &["type"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
     cdc_streams: IntGauge = IntGauge::new("tidegate_cdc_streams", "Streams of the change feed that are open.");
     cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);

@@ -40,6 +40,8 @@ pub struct Config {
     pub breaker: Breaker,
     /// Long work in steps: replays, redrives.
     pub jobs: Jobs,
+    /// When owners of webhooks are told that they fail, and when webhooks are paused.
+    pub health: Health,
     /// Where the key that seals secrets comes from.
     pub secrets: Secrets,
     /// The hub's own log.
@@ -230,6 +232,8 @@ pub struct Delivery {
     pub dead_letter_retention_ms: u64,
     /// Threads that deliver; 0 means one per core, at most [`ARBITERS_DEFAULT_MAX`]. See [`Delivery::arbiter_count`].
     pub arbiters: usize,
+    /// How long an endpoint rests that answers 429 or 503 without saying for how long; 0 means not at all.
+    pub overload_rest_ms: u64,
     /// Authorities trusted for https beside those of the machine: a file of PEM certificates; empty means none.
     pub extra_ca_file: PathBuf,
     /// The proxy that deliveries go through, without credentials; empty means none. See [`Delivery::proxy_url`].
@@ -319,6 +323,18 @@ pub struct Jobs {
     pub finished_max: usize,
     /// How long they are kept.
     pub finished_ms: u64,
+}
+
+/// When owners of webhooks are told that they fail, and when webhooks are paused (WHK-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Failures in a row after which a webhook is told to fail.
+    pub failing_after: u32,
+    /// Time of nothing but failures that pauses it; 0 means never.
+    pub pause_after_ms: u64,
+    /// Failures in a row that pause it; 0 means never.
+    pub pause_after_failures: u32,
 }
 
 /// Where the key that seals secrets comes from (SEC-6).

@@ -38,6 +38,12 @@ pub const SNIPPET_CHARS_MAX: usize = 500;
 pub const RETRY_ATTEMPTS_MAX: u32 = 100;
 /// Longest delay between two attempts, in milliseconds: 7 days.
 pub const RETRY_DELAY_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// Most failures in a row that a rule of an endpoint's health may wait for.
+pub const FAILURES_MAX: u64 = 1_000_000;
+/// Shortest time of nothing but failures that pauses a webhook, in milliseconds: a minute.
+pub const PAUSE_MS_MIN: u64 = 60_000;
+/// Longest: 30 days.
+pub const PAUSE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Largest name of an in-process consumer, in characters.
 pub const CONSUMER_CHARS_MAX: usize = 127;
 /// Most in-process handlers of one hub.

@@ -126,6 +126,8 @@ impl Scene {
             rules,
             retry: RetryPolicy::webhook(),
             rate_limit: None,
+            health: None,
+            overload_rest_ms: 0,
             paused: false,
             dead_letters: true,
             from: Seq::ZERO,

@@ -69,14 +69,6 @@ impl Principal {
         }
     }
 
-    /// Whether a stream that this principal has opened may go on.
-    pub(crate) fn is_still_let_in(&self, app: &App) -> bool {
-        match self {
-            Self::Admin => true,
-            Self::Key(key) => app.hub.keys().is_live(key, app.hub.clock().now()),
-        }
-    }
-
     fn name(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),

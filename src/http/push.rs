@@ -99,7 +99,7 @@ impl Feed {
                     None => return self.end("the consumer was deleted or is being restarted").await,
                 },
                 () = hub.clock().sleep(heartbeat) => {
-                    if !self.principal.is_still_let_in(&self.app) {
+                    if !self.principal.may_go_on(&self.app) {
                         return self.end("the key is not valid any more").await;
                     }
                     alive = self.send(Bytes::from_static(b": alive\n\n")).await;

@@ -144,7 +144,7 @@ impl Talk {
         if now.since_ms(self.last_heard) >= 3 * self.app.hub.config().pull.heartbeat_ms {
             return Err(end(CloseCode::Policy, "nothing was heard of the client"));
         }
-        if !self.principal.is_still_let_in(&self.app) {
+        if !self.principal.may_go_on(&self.app) {
             return Err(end(CloseCode::Policy, "the key is not valid any more"));
         }
         let timeout = self.app.hub.clock().sleep(self.send_timeout());

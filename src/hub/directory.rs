@@ -31,6 +31,7 @@ use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
 use crate::trace::Tracer;
 use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
+use crate::webhook::health::Tracked;
 use crate::webhook::outbound::Outbound;
 
 /// What the directory makes actors with.
@@ -88,6 +89,8 @@ pub struct Consumer {
     /// How it is served.
     pub service: Service,
     deliver: Arc<DelivererSlot>,
+    /// How its endpoint fares; outlives the actors.
+    pub tracked: Arc<Mutex<Tracked>>,
     /// Outlives the actors, so that a consumer that comes and goes keeps to its rate.
     rate: Arc<Mutex<Bucket>>,
     running: Mutex<Option<Running>>,
@@ -178,6 +181,7 @@ impl Directory {
                 totals: Arc::default(),
                 service,
                 deliver: Arc::new(ArcSwap::from_pointee(None)),
+                tracked: Arc::default(),
                 rate: Arc::default(),
                 running: Mutex::new(None),
                 handler: Mutex::new(None),
@@ -318,6 +322,7 @@ impl Directory {
             router: parts.router.clone(),
             deliver: Arc::clone(&consumer.deliver),
             rate: Arc::clone(&consumer.rate),
+            tracked: Arc::clone(&consumer.tracked),
             notice: Arc::clone(&parts.notice),
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),

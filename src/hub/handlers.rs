@@ -53,6 +53,8 @@ pub(super) fn spec(record: &HandlerRecord, settings: &OutboxSettings, inbox: &cr
             jitter: 0.0,
         },
         rate_limit: None,
+        health: None,
+        overload_rest_ms: 0,
         paused: !settings.processor_enabled,
         dead_letters: settings.dead_letter_enabled,
         from: record.from,

@@ -21,6 +21,7 @@
 //! is out is waited for, positions are written, then the threads end.
 
 mod accept;
+mod alerts;
 mod consume;
 mod deliveries;
 mod directory;
@@ -32,6 +33,7 @@ mod keys;
 mod letters;
 mod open;
 mod operate;
+mod owner;
 mod pause;
 mod pulls;
 mod query;
@@ -121,6 +123,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    owners: owner::Owners,
     settings: settings::Settings,
     jobs: Arc<Jobs>,
     replays: ReplayParts,

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::owner::{self, Notices, Owners, keep_house};
 use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
@@ -20,7 +21,6 @@ use super::{Documents, Hub, Inner};
 use crate::cdc::feed::Feed;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
-use crate::ground::context::WriteContext;
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::{SharedRandom, SystemRandom};
@@ -28,7 +28,7 @@ use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
-use crate::inbox::spec::{HubPause, Notice};
+use crate::inbox::spec::HubPause;
 use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
@@ -43,7 +43,6 @@ use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
 use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
-use crate::webhook::record::WebhookStatus;
 
 /// What a hub is opened with.
 pub struct HubOptions {
@@ -230,7 +229,11 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
-        let (notices, noticed) = mpsc::unbounded_channel();
+        let (sender, noticed) = mpsc::unbounded_channel();
+        let (alerts, noted) = (Arc::default(), Arc::default());
+        let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
+        let owners = Owners::new(Documents::new(Arc::clone(&registry), owner::DOCUMENT_KIND), alerts, noted);
+        let mut healths = owners.load()?;
         let directory = Directory::new(DirectoryParts {
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), config.inbox.catch_up_readers),
             state: Arc::clone(&state),
@@ -246,10 +249,7 @@ impl Hub {
             random: Arc::clone(&random),
             report_every: Duration::from_millis(config.inbox.checkpoint_ms),
             idle_after: Duration::from_millis(config.inbox.idle_ms),
-            notice: Arc::new(move |consumer, notice| {
-                // The receiver lives as long as the hub.
-                notices.send((consumer.clone(), notice)).ok();
-            }),
+            notice: Arc::new(move |consumer, notice| notices.take(consumer, notice)),
         });
         // Weak, because the directory holds the ledger: a hub that is let go must let go of its store.
         let (reset_directory, reset_link, generation) = (Arc::downgrade(&directory), link.clone(), Arc::clone(&engine));
@@ -322,7 +322,10 @@ impl Hub {
         for record in webhooks.all() {
             let target = webhook_target(&config, &sealer, &record)?;
             let service = Service::Webhook(Arc::new(ArcSwap::from_pointee(target)));
-            directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
+            let consumer = directory.add(ConsumerId::new(&record.id), webhook_spec(&config, &record), service);
+            if let Some(health) = healths.remove(&record.id) {
+                consumer.tracked.lock().health = health;
+            }
         }
         let now = clock.now();
         for record in pulls.all() {
@@ -384,6 +387,7 @@ impl Hub {
             keys,
             webhooks,
             pulls,
+            owners,
             settings,
             sources,
             jobs,
@@ -394,7 +398,7 @@ impl Hub {
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         inner.jobs.begin(Arc::new(inner.replays.clone()));
-        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed));
+        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
         threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
@@ -430,27 +434,6 @@ async fn expire_consumers(hub: Weak<Inner>) {
                 () = changed.notified() => {}
             },
             None => changed.notified().await,
-        }
-    }
-}
-
-/// Does what inboxes ask of the hub, until the hub ends.
-async fn keep_house(hub: Weak<Inner>, mut noticed: mpsc::UnboundedReceiver<(ConsumerId, Notice)>) {
-    while let Some((consumer, notice)) = noticed.recv().await {
-        let Some(inner) = hub.upgrade() else { return };
-        let hub = Hub { inner };
-        match notice {
-            Notice::Gone => {
-                let context = WriteContext { by: "hub".into(), at: hub.clock().now(), ..WriteContext::default() };
-                let reason = Some("the endpoint answered 410 Gone".to_owned());
-                let id = consumer.as_str();
-                match hub.set_webhook_status(id, None, WebhookStatus::Disabled, reason, context).await {
-                    Ok(_) => tracing::warn!(webhook = id, "the endpoint is gone; the webhook is disabled"),
-                    Err(problem) => {
-                        tracing::error!(webhook = id, %problem, "a webhook that is gone could not be disabled")
-                    }
-                }
-            }
         }
     }
 }

@@ -12,7 +12,7 @@ use url::Url;
 use super::{Documents, Hub, Service};
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::Configure;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::event::envelope::Event;
 use crate::event::parse::parse_event;
 use crate::ground::context::WriteContext;
@@ -30,6 +30,7 @@ use crate::store::EventLog as _;
 use crate::webhook::auth::{Auth, Credentials};
 use crate::webhook::delivery::{Access, Caller, Target};
 use crate::webhook::format::Form;
+use crate::webhook::health::HealthRules;
 use crate::webhook::oauth::{TOKEN_TIMEOUT_MS, TokenSource};
 use crate::webhook::outbound::{Answer, OwnWay};
 use crate::webhook::record::{
@@ -98,6 +99,12 @@ pub(super) fn default_breaker(config: &Config) -> BreakerSettings {
     }
 }
 
+/// The rules of a webhook that has none of its own.
+fn default_health(config: &Config) -> HealthRules {
+    let config::Health { failing_after, pause_after_ms, pause_after_failures } = config.health;
+    HealthRules { failing_after, pause_after_ms, pause_after_failures }
+}
+
 /// A consumer's settings from its webhook.
 pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerSpec {
     let settings = &record.settings;
@@ -124,6 +131,8 @@ pub(super) fn webhook_spec(config: &Config, record: &WebhookRecord) -> ConsumerS
             jitter: schedule.jitter,
         }),
         rate_limit: settings.rate_limit,
+        health: Some(settings.health.unwrap_or_default().over(default_health(config))),
+        overload_rest_ms: config.delivery.overload_rest_ms,
         paused: record.status != WebhookStatus::Active,
         dead_letters: true,
         from: record.from,
@@ -359,6 +368,9 @@ impl Hub {
         context: WriteContext,
     ) -> Result<Arc<WebhookRecord>, Problem> {
         self.webhook(id, org)?;
+        if status == WebhookStatus::Active {
+            self.begin_health_anew(id).await?;
+        }
         self.update_webhook(id, context, move |_, record| {
             record.status = status;
             record.status_reason = reason;
@@ -406,6 +418,7 @@ impl Hub {
             let _one_at_a_time = webhooks.changing.lock();
             webhooks.documents.delete(&key)?;
             webhooks.by_id.remove(&key);
+            hub.inner.owners.forget(&key)?;
             let breaker = crate::breaker::actor::DOCUMENT_KIND;
             let registry: &dyn crate::store::Registry = &*hub.inner.engine;
             registry.delete(breaker, &key).map_err(|error| super::store_problem(&error))?;

@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use super::messages::DelivererSlot;
 use super::state::InboxRules;
 use crate::event::filter::EventFilter;
-use crate::ground::clock::SharedClock;
+use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::SharedRandom;
 use crate::metrics::Metrics;
@@ -20,6 +20,7 @@ use crate::ratelimit::{Bucket, RateLimit};
 use crate::retry::RetryPolicy;
 use crate::router::RouterLink;
 use crate::store::ConsumerState;
+use crate::webhook::health::{Change, HealthRules, Tracked};
 
 /// What kind of consumer it is; the label of its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,10 @@ pub struct ConsumerSpec {
     pub retry: RetryPolicy,
     /// How many are given out in a row and a second; none for no bound.
     pub rate_limit: Option<RateLimit>,
+    /// What is made of its failures; none when nobody is told of them.
+    pub health: Option<HealthRules>,
+    /// How long an endpoint rests that says it has too much to do, and not for how long.
+    pub overload_rest_ms: u64,
     /// Whether it gets anything now.
     pub paused: bool,
     /// Whether what is given up becomes a dead letter.
@@ -102,11 +107,28 @@ impl HubPause {
     }
 }
 
+/// A dead letter that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterNote {
+    /// Its id.
+    pub id: String,
+    /// The event's org.
+    pub org: String,
+    /// When.
+    pub at: UnixMs,
+    /// What kind of failure the last one was.
+    pub kind: String,
+}
+
 /// What the hub must do about a consumer besides its own inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The endpoint said it is gone: disable the webhook.
     Gone,
+    /// The endpoint's health has changed: tell its owner, and pause it when that is the change.
+    Health(Change),
+    /// A delivery was given up: tell of it.
+    DeadLetter(DeadLetterNote),
 }
 
 /// Takes what the hub must do about a consumer.
@@ -135,6 +157,8 @@ pub struct InboxParts {
     pub deliver: Arc<DelivererSlot>,
     /// What is left of its rate.
     pub rate: Arc<Mutex<Bucket>>,
+    /// How its endpoint fares.
+    pub tracked: Arc<Mutex<Tracked>>,
     /// Called with what the hub must do.
     pub notice: NoticeTaker,
     /// Series.

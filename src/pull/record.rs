@@ -202,6 +202,8 @@ impl PullRecord {
             jitter: 0.1,
         });
         ConsumerSpec {
+            health: None,
+            overload_rest_ms: 0,
             kind: ConsumerKind::Pull,
             filter: std::sync::Arc::new(settings.filter.clone()),
             rules: InboxRules {

@@ -5,6 +5,7 @@
 //! - [`format`]: in which form an event is sent
 //! - [`template`]: bodies from templates
 //! - [`auth`]: credentials towards the endpoint, and the proxy on the way to it
+//! - [`health`]: how an endpoint fares, and what its owner is told
 //! - [`oauth`]: tokens that are asked for
 //! - [`guard`]: where deliveries may go
 //! - [`outbound`]: how they get there
@@ -15,6 +16,7 @@ pub mod auth;
 pub mod delivery;
 pub mod format;
 pub mod guard;
+pub mod health;
 pub mod oauth;
 pub mod outbound;
 pub mod record;

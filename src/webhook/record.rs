@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::auth::{Auth, Credentials, Proxy};
 use super::format::{FORMATS, Format, TemplateSettings};
 use super::guard::AddressPolicy;
+use super::health::HealthSettings;
 use super::signer::SigningMode;
 use crate::breaker::BreakerSettings;
 use crate::event::filter::EventFilter;
@@ -121,6 +122,9 @@ pub struct WebhookSettings {
     /// How many deliveries go out in a row and a second; none for no bound.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
+    /// When its owner is told that it fails, and when it is paused; none for the hub's rules.
+    #[serde(default)]
+    pub health: Option<HealthSettings>,
     /// The numbers of its breaker; none for the hub's.
     #[serde(default)]
     pub breaker: Option<BreakerSettings>,
@@ -198,6 +202,7 @@ impl WebhookRecord {
             signing,
             rate_limit,
             breaker,
+            health,
             description,
         } = &self.settings;
         let previous = self.previous.as_ref().map(|previous| {
@@ -224,6 +229,7 @@ impl WebhookRecord {
             "retry": retry,
             "rate_limit": rate_limit,
             "breaker": breaker,
+            "health": health,
             "description": description,
             "status": self.status,
             "status_reason": self.status_reason,
@@ -322,6 +328,11 @@ fn shared(
         Some(Value::Null) => settings.rate_limit = None,
         Some(sent) => settings.rate_limit = Some(RateLimit::from_json(&sent, "rate_limit")?),
     }
+    match fields.sent("health") {
+        None => {}
+        Some(Value::Null) => settings.health = None,
+        Some(sent) => settings.health = Some(HealthSettings::from_json(&sent)?),
+    }
     match fields.sent("breaker") {
         None => {}
         Some(Value::Null) => settings.breaker = None,
@@ -359,6 +370,7 @@ pub fn read_new(mut fields: Fields, org: Option<&str>, ground: Ground<'_>) -> Re
         signing: fields.choice("signing", SIGNING)?.unwrap_or_default(),
         rate_limit: None,
         breaker: None,
+        health: None,
         description: None,
     };
     shared(&mut fields, &mut settings, ground)?;

@@ -14,7 +14,9 @@ use crate::breaker::BreakerSettings;
 use crate::breaker::settings::{CALL_MS_MAX, CALL_MS_MIN, COUNT_MAX, TIME_MS_MAX, WINDOW_MAX};
 use crate::event::filter::fields::EVENT_TYPES_MAX;
 use crate::ground::error::ProblemKind;
-use crate::ground::limits::{RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX};
+use crate::ground::limits::{
+    FAILURES_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN, RETRY_ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, SCOPE_CHARS_MAX,
+};
 use crate::hub::Scope;
 use crate::retry::FailureKind;
 use crate::retry::policy::{MULTIPLIER_MAX, RetryPolicy};
@@ -165,6 +167,7 @@ fn settings() -> FieldList {
         ("retry", nullable(reference("NewRetryPolicy"))),
         ("rate_limit", nullable(rate())),
         ("breaker", nullable(reference("NewBreakerSettings"))),
+        ("health", nullable(request(health_rules(), &[]))),
         ("signing", nullable(words(SIGNING.split(", ")))),
         ("description", nullable(text(DESCRIPTION_CHARS_MAX))),
     ]
@@ -285,6 +288,16 @@ fn breaker_numbers() -> FieldList {
     ]
 }
 
+/// When an owner is told and a webhook paused; what is null is as the hub has it.
+fn health_rules() -> FieldList {
+    let or_never = |min, max| nullable(json!({ "anyOf": [{ "const": 0 }, whole(min, max)] }));
+    vec![
+        ("failing_after", nullable(whole(1, FAILURES_MAX))),
+        ("pause_after_ms", or_never(PAUSE_MS_MIN, PAUSE_MS_MAX)),
+        ("pause_after_failures", or_never(1, FAILURES_MAX)),
+    ]
+}
+
 /// A breaker as a client sends it: a preset's name, or the numbers that differ.
 fn new_breaker() -> Value {
     let presets = || words(BreakerSettings::PRESETS.iter().copied());
@@ -315,6 +328,7 @@ fn webhook(more: FieldList) -> Value {
         ("retry", nullable(reference("RetryPolicy"))),
         ("rate_limit", nullable(answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())]))),
         ("breaker", nullable(answer(breaker_numbers()))),
+        ("health", nullable(answer(health_rules()))),
         ("description", nullable(told())),
         ("status", words(["active", "paused", "disabled"])),
         ("status_reason", nullable(told())),

@@ -16,11 +16,12 @@ use crate::ground::ids::{Epoch, Seq, prefixed};
 use crate::ground::limits::{ERROR_CHARS_MAX, clip};
 use crate::inbox::demand::Expected;
 use crate::inbox::messages::{Answers, Deferred, Deliver, Judged, Settled, Ticket};
-use crate::inbox::spec::{ConsumerKind, Notice};
+use crate::inbox::spec::{ConsumerKind, DeadLetterNote, Notice};
 use crate::inbox::state::{Claim, Illegal, Settlement};
 use crate::retry::{AttemptResult, FailureKind};
 use crate::store::StateOp;
 use crate::store::records::{AttemptPage, AttemptRecord, DeadLetterRecord};
+use crate::webhook::health::is_own;
 
 /// A page of attempts is written at this many records …
 const PAGE_RECORDS_MAX: usize = 128;
@@ -216,6 +217,13 @@ impl InboxActor {
             next_try_at,
         };
         let mut ops = Vec::new();
+        let mut given_up = None;
+        let tells = match &failure {
+            None => Some(true),
+            // These are the hub's own doing.
+            Some(Failure { kind: FailureKind::Template | FailureKind::Internal, .. }) => None,
+            Some(_) => Some(false),
+        };
         if let Some(failure) = failure {
             self.log_failure(&record, &failure, &settlement);
             if failure.kind == FailureKind::Gone {
@@ -226,6 +234,8 @@ impl InboxActor {
                 && let Some(event) = &event
             {
                 let dead = self.dead_letter(event, failure, &record, first_attempt);
+                let (id, org, kind) = (dead.id.clone(), dead.org.clone(), dead.error_kind.clone());
+                given_up = Some(DeadLetterNote { id, org, at: dead.at, kind });
                 ops.push(StateOp::PutDeadLetter(Box::new(dead)));
             }
         }
@@ -237,10 +247,28 @@ impl InboxActor {
             self.parts.metrics.dead_letters.inc();
         }
         self.note(record);
+        if event.is_some_and(|event| !is_own(&event.meta.event_type)) {
+            self.tell_hub(tells, given_up);
+        }
         judged
     }
 
-    /// Whether and when a failed delivery is tried again. An endpoint that says how long it is busy rests that long.
+    /// Tells the hub what may be news to the owner. The hub's own events are none (EH-3).
+    fn tell_hub(&self, delivered: Option<bool>, given_up: Option<DeadLetterNote>) {
+        let (consumer, notice) = (&self.parts.consumer, &self.parts.notice);
+        if let (Some(rules), Some(delivered)) = (&self.spec.health, delivered) {
+            let change = self.parts.tracked.lock().note(rules, delivered, self.now());
+            if let Some(change) = change {
+                notice(consumer, Notice::Health(change));
+            }
+        }
+        if let Some(note) = given_up {
+            notice(consumer, Notice::DeadLetter(note));
+        }
+    }
+
+    /// Whether and when a failed delivery is tried again. An endpoint that is too busy rests for as long as it
+    /// says, or for a while when it does not say.
     /// `asked_ms` is the wait that the holder of the claim asked for.
     fn after_failure(
         &mut self,
@@ -251,10 +279,13 @@ impl InboxActor {
     ) -> Settlement {
         let Failure { kind, status, ref message } = *failure;
         let now = self.now();
-        if let Some(rest) = retry_after_ms.filter(|_| matches!(status, Some(429 | 503)))
+        if matches!(status, Some(429 | 503))
             && let Some(state) = self.state.as_mut()
         {
-            state.suspend(now.plus_ms(rest.min(RETRY_AFTER_MAX_MS)));
+            let rest_ms = retry_after_ms.map_or(self.spec.overload_rest_ms, |rest| rest.min(RETRY_AFTER_MAX_MS));
+            if rest_ms > 0 {
+                state.suspend(now.plus_ms(rest_ms));
+            }
         }
         let retryable = kind.retryable(status);
         let scheduled = || self.spec.retry.next_delay(attempt, self.parts.random.fraction(), retry_after_ms);

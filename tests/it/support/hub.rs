@@ -16,6 +16,7 @@ use super::{Api, until};
 /// What every hub of the tests has set, before a test's own settings.
 const SETTINGS: &[(&str, &str)] = &[
     ("TIDEGATE__DELIVERY__ALLOW_PRIVATE_NETWORKS", "true"),
+    ("TIDEGATE__DELIVERY__OVERLOAD_REST_MS", "0"),
     ("TIDEGATE__LOG__CACHE_BYTES", "33554432"),
     ("TIDEGATE__LOG__FREE_SPACE_FLOOR_BYTES", "1048576"),
     ("TIDEGATE__LOGGING__LEVEL", "info"),
