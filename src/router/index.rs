@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::event::envelope::Event;
 use crate::event::filter::subject::Subject;
-use crate::event::filter::{Decision, EventFilter, TypePattern};
+use crate::event::filter::{Decision, EventFilter, TypePattern, is_own};
 
 /// A subscription in one place of the index.
 #[derive(Clone, Debug)]
@@ -65,7 +65,9 @@ impl<K: Copy + Eq> Table<K> {
             };
             out.extend(candidates.iter().filter(fits).map(|candidate| candidate.key));
         };
-        take(&self.all);
+        if !is_own(event_type) {
+            take(&self.all);
+        }
         if let Some(candidates) = self.exact.get(event_type) {
             take(candidates);
         }

@@ -65,7 +65,8 @@ async fn an_endpoint_that_takes_everything_and_fails_always_makes_few_events_and
     let hub = embedded(dir.path(), &clock).await;
     webhook(&hub, &hook(&receiver, "/owner", "tidegate.*", json!({}))).await;
     receiver.always("/sick", Reply::Status(400));
-    let sick = webhook(&hub, &hook(&receiver, "/sick", "*", json!({}))).await;
+    let everything = json!({"event_types": ["*", "tidegate.*"]});
+    let sick = webhook(&hub, &hook(&receiver, "/sick", "*", everything)).await;
     for n in 0..40 {
         publish(&hub, "a.b", &format!("{n}")).await;
     }
