@@ -229,11 +229,8 @@ impl Hub {
         let mut out = Vec::new();
         for consumer in self.inner.directory.consumers() {
             let view = self.view(&consumer, Vec::new()).await;
-            let position = match &view {
-                Some(view) if view.position != Position::default() => Some(view.position.clone()),
-                Some(_) | None => positions.get(&consumer.id).cloned().flatten(),
-            };
-            out.push(self.consumer_json(&consumer, view.as_ref(), position.map_or(cursor, |one| one.cursor), cursor));
+            let kept = positions.get(&consumer.id).cloned().flatten();
+            out.push(self.consumer_json(&consumer, view.as_ref(), place(view.as_ref(), kept, cursor)));
         }
         out.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
         out
@@ -243,14 +240,10 @@ impl Hub {
     pub(super) async fn consumer_standing(&self, consumer: &Consumer) -> Value {
         let view = self.view(consumer, Vec::new()).await;
         let (cursor, position) = self.position(&consumer.id).await;
-        let position = match &view {
-            Some(view) if view.position != Position::default() => Some(view.position.clone()),
-            Some(_) | None => position,
-        };
-        self.consumer_json(consumer, view.as_ref(), position.map_or(cursor, |one| one.cursor), cursor)
+        self.consumer_json(consumer, view.as_ref(), place(view.as_ref(), position, cursor))
     }
 
-    fn consumer_json(&self, consumer: &Consumer, view: Option<&InboxView>, at: Seq, router: Seq) -> Value {
+    fn consumer_json(&self, consumer: &Consumer, view: Option<&InboxView>, at: Seq) -> Value {
         let spec = consumer.spec.load();
         let totals = &consumer.totals;
         let counts = view.map(|view| view.counts).unwrap_or_default();
@@ -262,8 +255,6 @@ impl Hub {
                 json!({"reason": hold.as_str(), "until": until.to_rfc3339()})
             }
         });
-        // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
-        let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };
         json!({
             "id": consumer.id.as_str(),
             "name": consumer.name(),
@@ -373,4 +364,15 @@ fn attempts_cursor(text: &str) -> Option<(PageKey, usize)> {
 #[must_use]
 pub fn bad_cursor(text: &str) -> Problem {
     Problem::field("cursor", "one that this list has given out", text).as_kind(ProblemKind::InvalidParameter)
+}
+
+/// Where a consumer stands: who follows, and has nothing out or waiting, has settled all that the router has read, though
+/// its own cursor stays at its last match.
+fn place(view: Option<&InboxView>, kept: Option<Position>, router: Seq) -> Seq {
+    match (view, kept) {
+        (Some(view), None) if view.counts.window == 0 && view.counts.in_flight == 0 => router,
+        (Some(view), _) if view.position != Position::default() => view.position.cursor,
+        (Some(_) | None, Some(kept)) => kept.cursor,
+        (Some(_) | None, None) => router,
+    }
 }

@@ -335,7 +335,9 @@ async fn dead_letters_of_handlers_raise_alerts_too() {
     let hub = embedded(dir.path(), &clock).await;
     webhook(&hub, &hook(&receiver, "/owner", "tidegate.*", json!({}))).await;
     let calls = Calls::default();
-    subscribe(&hub, "*", "ledger", &calls, |_| Err(HandlerError::rejected("not for me"))).await;
+    for pattern in ["*", "tidegate.*"] {
+        subscribe(&hub, pattern, "ledger", &calls, |_| Err(HandlerError::rejected("not for me"))).await;
+    }
     for org in ["acme", "globex"] {
         hub.publish(&NewEvent::new("a.b").org(org)).await.unwrap();
     }
