@@ -156,16 +156,17 @@ async fn when_the_overlap_ends_the_old_secret_signs_no_more_and_leaves_the_store
     let after = receiver.wait_event("/hook", "after").await;
     assert!(!signed_by(&after, old.secret.expose()) && signed_by(&after, new.secret.expose()));
 
-    clock.advance(Duration::from_secs(60));
     let kind = "webhook";
     until("the old secret leaves the store", || async {
+        // Whoever looks once a minute may have gone to sleep after the last move of the clock.
+        clock.advance(Duration::from_secs(60));
         let document = hub.engine().get(kind, &record.id).unwrap().unwrap();
         let stored = String::from_utf8(document.bytes).unwrap();
         assert!(stored.contains(&rotated.sealed_secret), "the new one stays");
         (!stored.contains(&sealed_old)).then_some(())
     })
     .await;
-    assert!(hub.webhook(&record.id, None).unwrap().previous.is_none());
+    until("and memory", || async { hub.webhook(&record.id, None).unwrap().previous.is_none().then_some(()) }).await;
     stop_settled(&hub).await;
 }
 
