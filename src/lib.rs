@@ -10,15 +10,20 @@
 //! - [`ratelimit`]: token buckets, for producers and for endpoints
 //! - [`store`]: the ports (log, consumer state, registry) and the embedded engine
 //! - [`metrics`]: the series of `/metrics`
+//! - [`trace`]: the trace of each event, in and out, and the export of its spans
 //! - [`supervise`]: actors that are built anew after a panic, behind a stable handle
 //! - [`outbox`]: the way into the log: gate, writer thread, tail, retention
 //! - [`lookup`]: the index of the log, and the search along it
+//! - [`cdc`]: the change feed
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`explain`]: why an event did or did not reach a consumer
+//! - [`job`]: long work in steps, which goes on after a restart where it was
+//! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -27,6 +32,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod cdc;
 pub mod cli;
 pub mod config;
 pub mod event;
@@ -36,15 +42,19 @@ pub mod handler;
 pub mod http;
 pub mod hub;
 pub mod inbox;
+pub mod job;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
 pub mod ratelimit;
+pub mod replay;
 pub mod retry;
 pub mod router;
 pub mod schedule;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod supervise;
+pub mod trace;
 pub mod webhook;

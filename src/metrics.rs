@@ -37,6 +37,7 @@ const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
+    source_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_source_requests_total", "Requests of third parties at sources, by kind of verification and outcome."), &["kind", "outcome"]);
     schedule_taken: IntCounter = IntCounter::new("tidegate_schedule_taken_total", "Events held back until they are due.");
     schedule_ended: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_schedule_ended_total", "Scheduled events that wait no longer, by what became of them."), &["outcome"]);
     scheduled: IntGauge = IntGauge::new("tidegate_scheduled_events", "Events that wait until they are due.");
@@ -59,7 +60,12 @@ series! {
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
     owner_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_owner_events_total", "Events that the hub put on the log for owners of consumers, by type."), &["type"]);
+    jobs: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_jobs", "Jobs that wait or run, by state."), &["state"]);
+    jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
+    job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
+    cdc_streams: IntGauge = IntGauge::new("tidegate_cdc_streams", "Streams of the change feed that are open.");
+    cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
     breaker_transitions: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_breaker_transitions_total", "Changes of breakers, by the state they came to."), &["to"]);
@@ -68,6 +74,7 @@ series! {
     actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
     http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
     errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    trace_spans: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_trace_spans_total", "Spans, by what came of them: exported, dropped because the queue was full, dropped because the collector did not take them."), &["outcome"]);
     paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");
     ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");
     build: GaugeVec = GaugeVec::new(Opts::new("tidegate_build_info", "Always 1; the version is in the label."), &["version"]);

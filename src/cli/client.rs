@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -23,6 +23,8 @@ use crate::ground::secret::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a stream, which ends when either side has had enough.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// Characters kept of an answer that is no problem document.
 const SNIPPET_CHARS_MAX: usize = limits::SNIPPET_CHARS_MAX;
 
@@ -205,6 +207,31 @@ impl Client {
         }
         let failure = Failure::Refused { status: status.as_u16(), problem: problem_of(&bytes) };
         Err(Refusal { failure, retry_after: after.map(Duration::from_secs) })
+    }
+
+    /// Asks for a stream of JSON lines that may go on for as long as it likes.
+    ///
+    /// # Errors
+    /// When no hub answers, or it refuses.
+    pub async fn lines(&self, path: &str, query: &Query) -> Result<reqwest::Response, Failure> {
+        let unreachable = |error: reqwest::Error| Failure::Unreachable {
+            url: self.base.to_string(),
+            reason: causes(&error.without_url()),
+        };
+        let request = self.http.get(self.address(path, query)).header(AUTHORIZATION, &self.bearer);
+        let answer = request.header(ACCEPT, "application/x-ndjson").timeout(STREAM_TIMEOUT).send();
+        // The head of the answer comes at once; only what follows has time.
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+        let answer = answer.map_err(|_| Failure::Unreachable {
+            url: self.base.to_string(),
+            reason: "it does not answer".to_owned(),
+        })?;
+        let answer = answer.map_err(unreachable)?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status().as_u16();
+        Err(Failure::Refused { status, problem: problem_of(&answer.bytes().await.map_err(unreachable)?) })
     }
 
     fn address(&self, path: &str, query: &Query) -> Url {

@@ -14,6 +14,7 @@ mod events;
 mod keys;
 mod pause;
 mod publish;
+mod replay;
 mod schedule;
 mod serve;
 mod tail;
@@ -77,6 +78,9 @@ enum Command {
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Replays: events given out again, and the jobs that do it
+    #[command(subcommand)]
+    Replay(replay::Command),
     /// Deliver nothing to any consumer until `tidegate resume`; events are taken all the same
     Pause,
     /// Deliver again what waits since `tidegate pause` or `tidegate serve --paused`
@@ -125,6 +129,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
+        Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),
         Command::Resume => wait(pause::run(target, output, pause::Order::Resume)),
         Command::Config(command) => config::run(target, output, command),

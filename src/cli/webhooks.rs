@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Body, Client, Door, Method, Query, Target, segment};
 use super::exit::Failure;
 use super::output::{Column, Output};
+use super::replay::{Follow, show_or_follow};
 use crate::webhook::record::OVERLAP_MS_MAX;
 
 /// Commands about webhooks.
@@ -71,6 +72,26 @@ pub enum Command {
         filter: DeliveryFilter,
         #[command(flatten)]
         page: Page,
+    },
+    /// Redrive the dead letters of a webhook since a time, and try at once what has failed since: a job
+    Recover {
+        /// The webhook's id
+        id: String,
+        /// What failed at or after this time (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        since: String,
+        /// Events a second at most
+        #[arg(long, value_name = "EVENTS")]
+        rate: Option<u32>,
+        #[command(flatten)]
+        follow: Follow,
+    },
+    /// Try one delivery again now
+    Retry {
+        /// The webhook's id
+        id: String,
+        /// The event's id
+        event: String,
     },
     /// Show the latest attempts
     Attempts {
@@ -304,6 +325,17 @@ pub async fn run(target: &Target, output: Output, command: Command) -> Result<()
         }
         Command::Update { id, endpoint, fields } => {
             (Method::PATCH, path(&id, ""), Body::from(&fields.document(endpoint)))
+        }
+        Command::Recover { id, since, rate, follow } => {
+            let mut wanted = serde_json::json!({ "since": since });
+            if let Some(rate) = rate {
+                wanted["rate"] = rate.into();
+            }
+            let answer = client.call(Method::POST, &path(&id, "/recover"), &none, Body::from(&wanted)).await?;
+            return show_or_follow(&client, output, &answer, follow).await;
+        }
+        Command::Retry { id, event } => {
+            (Method::POST, path(&id, &format!("/deliveries/{}/retry", segment(&event))), Body::None)
         }
         Command::Get { id } => (Method::GET, path(&id, ""), Body::None),
         Command::Pause { id } => (Method::POST, path(&id, "/pause"), Body::None),

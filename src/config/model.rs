@@ -30,16 +30,22 @@ pub struct Config {
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
     pub inbox: Inbox,
+    /// The change feed.
+    pub cdc: Cdc,
     /// Webhook deliveries.
     pub delivery: Delivery,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
     /// When owners of webhooks are told that they fail, and when webhooks are paused.
     pub health: Health,
+    /// Long work in steps: replays, redrives.
+    pub jobs: Jobs,
     /// Where the key that seals secrets comes from.
     pub secrets: Secrets,
     /// The hub's own log.
     pub logging: Logging,
+    /// Traces of events.
+    pub trace: Trace,
     /// Restarts of actors.
     pub supervise: Supervise,
     /// Fault injection.
@@ -192,6 +198,18 @@ pub struct Inbox {
     pub catch_up_readers: usize,
 }
 
+/// The change feed (CDC-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cdc {
+    /// Streams that may be open.
+    pub streams_max: usize,
+    /// How long a stream is silent at most.
+    pub heartbeat_ms: u64,
+    /// Readers of the feed that read the store at once.
+    pub readers: usize,
+}
+
 /// Webhook deliveries (WHK-5, WHK-6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -291,6 +309,18 @@ pub struct Health {
     pub pause_after_failures: u32,
 }
 
+/// Long work in steps: replays, redrives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Jobs that run at once; the others wait.
+    pub running_max: usize,
+    /// Jobs kept that have ended.
+    pub finished_max: usize,
+    /// How long they are kept.
+    pub finished_ms: u64,
+}
+
 /// Where the key that seals secrets comes from (SEC-6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -345,6 +375,20 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
+}
+
+/// Traces of events (OBS-3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    /// The collector that takes traces over OTLP/HTTP; empty means no spans are made.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here which are recorded; others are as who began them says.
+    pub sampling_ratio: f64,
+    /// Spans that wait to be sent; past it they are dropped and counted.
+    pub queue_spans_max: usize,
+    /// For one request to the collector.
+    pub timeout_ms: u64,
 }
 
 /// Restarts of actors (OPS-4).

@@ -33,6 +33,15 @@ pub enum TypePattern {
     Exact(String),
 }
 
+/// What the types of the hub's own events begin with: those it puts on the log to tell of itself.
+pub const OWN_PREFIX: &str = "tidegate.";
+
+/// Whether an event of this type is one of the hub's own.
+#[must_use]
+pub fn is_own(event_type: &str) -> bool {
+    event_type.starts_with(OWN_PREFIX)
+}
+
 impl TypePattern {
     /// Reads `*`, `prefix.*` or a type name of at most 255 characters.
     ///
@@ -75,11 +84,24 @@ impl TypePattern {
         }
     }
 
-    /// Whether every type that `other` means is meant by this pattern too.
+    /// Whether a subscription with this pattern takes events of this type. The hub's own are not among everything: they
+    /// are taken by whoever names them, `tidegate.*` say, so that what is told of an endpoint does not go to that
+    /// endpoint unasked.
+    #[must_use]
+    pub fn takes(&self, event_type: &str) -> bool {
+        match self {
+            Self::All => !is_own(event_type),
+            Self::Prefix(_) | Self::Exact(_) => self.matches(event_type),
+        }
+    }
+
+    /// Whether every type that a subscription takes by `other` it takes by this pattern too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::All, Self::All | Self::Prefix(_) | Self::Exact(_)) => true,
+            (Self::All, Self::Prefix(name)) => format!("{name}.") != OWN_PREFIX && !is_own(name),
+            (Self::All, Self::Exact(name)) => !is_own(name),
+            (Self::All, Self::All) => true,
             (Self::Prefix(mine), Self::Prefix(theirs)) => mine == theirs || self.matches(theirs),
             (Self::Prefix(_) | Self::Exact(_), Self::Exact(name)) => self.matches(name),
             (Self::Prefix(_) | Self::Exact(_), Self::All) | (Self::Exact(_), Self::Prefix(_)) => false,
@@ -119,7 +141,7 @@ const REASON_PATTERNS: usize = 5;
 pub struct EventFilter {
     /// The tenant; none means every org, which only the hub's own consumers may ask for.
     pub org: Option<String>,
-    /// Any of these types; empty means all.
+    /// Any of these types; empty means all, the hub's own among them.
     pub event_types: Vec<TypePattern>,
     /// The channel.
     pub channel: Option<String>,
@@ -195,7 +217,7 @@ impl EventFilter {
         if self.org.as_ref().is_some_and(|org| *org != meta.org) {
             return Decision::NoMatch(Clause::Org);
         }
-        if !self.event_types.is_empty() && !self.event_types.iter().any(|pattern| pattern.matches(&meta.event_type)) {
+        if !self.event_types.is_empty() && !self.event_types.iter().any(|pattern| pattern.takes(&meta.event_type)) {
             return Decision::NoMatch(Clause::Type);
         }
         if !scope(&self.channel, &meta.channel) {
@@ -310,6 +332,27 @@ mod tests {
         assert!(pattern("a.*").covers(&pattern("a.*")) && pattern("*").covers(&pattern("*")));
         assert!(!pattern("a.*").covers(&pattern("a")) && !pattern("a.*").covers(&pattern("ab.*")));
         assert!(!pattern("a.b.*").covers(&pattern("a.*")) && !pattern("a.b").covers(&pattern("a.b.*")));
+    }
+
+    #[test]
+    fn everything_does_not_mean_the_hubs_own_events() {
+        let filter = |patterns: &[&str]| EventFilter {
+            event_types: patterns.iter().map(|text| pattern(text)).collect(),
+            ..EventFilter::default()
+        };
+        let takes =
+            |patterns: &[&str], event_type: &str| filter(patterns).decide(&event(event_type)) == Decision::Match;
+        assert!(!takes(&["*"], "tidegate.webhook.paused"));
+        assert!(takes(&["*"], "tidegate") && takes(&["*"], "tidegates.x"));
+        assert!(
+            takes(&["tidegate.*"], "tidegate.webhook.paused")
+                && takes(&["*", "tidegate.webhook.*"], "tidegate.webhook.paused")
+        );
+        assert!(takes(&[], "tidegate.webhook.paused"), "no patterns, no exception: the feed shows the whole log");
+        assert!(pattern("*").matches("tidegate.webhook.paused"), "a look-up finds them");
+        for own in ["tidegate.*", "tidegate.webhook.*", "tidegate.webhook.paused"] {
+            assert!(!pattern("*").covers(&pattern(own)), "{own}");
+        }
     }
 
     #[test]

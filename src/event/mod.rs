@@ -4,6 +4,7 @@ pub mod cloudevents;
 pub mod envelope;
 pub mod filter;
 pub mod json;
+pub mod object;
 pub mod parse;
 pub mod render;
 pub mod restore;

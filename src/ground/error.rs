@@ -52,6 +52,8 @@ problem_kinds! {
     IdConflict = "id-conflict", 409, false, "The id belongs to another event";
     /// The thing was changed meanwhile, or is in a state that forbids this.
     Conflict = "conflict", 409, false, "The state does not allow this";
+    /// It was there and is no longer kept.
+    Gone = "gone", 410, false, "It is no longer kept";
     /// The body, or a part of it, is too large.
     TooLarge = "too-large", 413, false, "The body is too large";
     /// The content type is not one of those accepted.

@@ -20,8 +20,9 @@ use crate::event::filter::Decision;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::inbox::spec::ConsumerSpec;
-use crate::retry::AttemptResult;
+use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::{Handle, panic_text};
+use crate::trace::{AttemptKind, Tracer};
 
 /// What a handler actor works with.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ pub struct HandlerParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Where follow-up events go.
     pub publisher: Arc<dyn Publisher>,
+    /// Traces attempts.
+    pub tracer: Tracer,
     /// Time.
     pub clock: SharedClock,
     /// When the consumer's first handler was registered in this run.
@@ -75,6 +78,8 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
         return;
     }
     let began_ns = parts.clock.monotonic_ns();
+    let consumer = format_args!("handler:{}", parts.consumer);
+    let traced = parts.tracer.attempt(&event, consumer, ticket.attempt(), AttemptKind::Handler);
     let context = context(&parts, &ticket, &event);
     let run = run_all(&handlers, &event, &context).instrument(context.span().clone());
     let ended = context.lease().ended();
@@ -83,12 +88,15 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
         Either::Right(((), _)) => {
             // Before the handler's future is dropped below, which runs code of the handler.
             ticket.abandon();
+            let expired = AttemptResult::failed(FailureKind::LeaseExpired, "the lease ran out");
+            parts.tracer.attempted(traced, &expired);
             tracing::warn!(parent: context.span(), "the lease ran out; the handler is stopped");
             return;
         }
     };
     let latency_ms = parts.clock.monotonic_ns().saturating_sub(began_ns) / 1_000_000;
     let result = attempt_result(handlers.len(), &failures);
+    parts.tracer.attempted(traced, &result);
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), String::new());
 }
 

@@ -17,6 +17,7 @@ use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::{Clock as _, ManualClock, UnixMs};
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
+use crate::ground::random::SeededRandom;
 use crate::ground::random::SystemRandom;
 use crate::inbox::messages::{Answers, Deferred, Deliver, Deliverer as _, LeaseLost, Renew, Settled, Ticket};
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
@@ -24,6 +25,7 @@ use crate::inbox::state::{InboxRules, InboxState, Ordering, Settlement};
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
 use crate::store::Position;
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, RestartBudget, supervise};
+use crate::trace::Tracer;
 
 const LEASE: Duration = Duration::from_millis(30_000);
 const NOW: UnixMs = UnixMs(1_795_248_000_000);
@@ -139,6 +141,7 @@ impl Scene {
             registry: Arc::clone(&registry),
             spec: Arc::new(ArcSwap::from_pointee(spec)),
             publisher: Arc::clone(&published) as Arc<dyn Publisher>,
+            tracer: Tracer::off(Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>, SeededRandom::shared(3)),
             clock: Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>,
             since: NOW,
         };

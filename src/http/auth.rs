@@ -33,6 +33,14 @@ impl Principal {
         }
     }
 
+    /// Whether an answer that takes long may go on: the key has neither been revoked nor has it expired.
+    pub(crate) fn may_go_on(&self, app: &App) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Key(key) => app.hub.keys().is_live(key, app.hub.clock().now()),
+        }
+    }
+
     /// Takes so many requests or events from the key's rate, and notes what is left for the answer's headers.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
 use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
 use crate::store::Appended;
+use crate::trace::TraceContext;
 
 /// Consumers of one explanation when the client does not say.
 pub(super) const EXPLAINED_DEFAULT: usize = 50;
@@ -27,19 +28,37 @@ pub(super) const EXPLAINED_DEFAULT: usize = 50;
 pub(super) const EXPLAINED_MAX: usize = 200;
 
 /// Reads one envelope for a principal; a refusal is counted.
-pub(super) fn parse(app: &App, principal: &Principal, body: &Bytes) -> Result<Draft, Problem> {
-    parse_with(app, principal, |rules| parse_event(body, rules))
+pub(super) fn parse(
+    app: &App,
+    principal: &Principal,
+    trace: Option<TraceContext>,
+    body: &Bytes,
+) -> Result<Draft, Problem> {
+    parse_with(app, principal, trace, |rules| parse_event(body, rules))
+}
+
+/// The trace that a request is part of, for events that name none. A header that is not valid, or is there twice, counts
+/// as absent (W3C Trace Context).
+pub(super) fn trace_of(request: &HttpRequest) -> Option<TraceContext> {
+    let mut given = request.headers().get_all("traceparent");
+    let header = given.next()?.to_str().ok()?;
+    given.next().is_none().then(|| TraceContext::parse(header)).flatten()
 }
 
 /// Reads one event of any form for a principal; a refusal is counted.
 fn parse_with(
     app: &App,
     principal: &Principal,
+    trace: Option<TraceContext>,
     read: impl FnOnce(&ParseRules<'_>) -> Result<Draft, Problem>,
 ) -> Result<Draft, Problem> {
-    read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
+    let mut draft = read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
         app.hub.metrics().events_refused.with_label_values(&[problem.kind.slug()]).inc();
-    })
+    })?;
+    if draft.meta.traceparent.is_none() {
+        draft.meta.traceparent = trace.map(|trace| trace.to_header());
+    }
+    Ok(draft)
 }
 
 fn receipt(out: &mut Vec<u8>, id: &str, seq: Seq, duplicate: bool) {
@@ -89,27 +108,36 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     if form == Form::Batch {
         return take_batch(&app, &principal, &request, payload, form).await;
     }
+    // One event is taken whole or not at all, whatever is said of it; but what is said must fit.
+    if !request.query_string().is_empty() {
+        Params::read(&request, &["atomic"])?.flag("atomic")?;
+    }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
-    let draft = parse_with(&app, &principal, |rules| read(form, &request, &bytes, rules))?;
+    let draft = parse_with(&app, &principal, trace_of(&request), |rules| read(form, &request, &bytes, rules))?;
     let id = draft.meta.id.clone();
     let context = || write_context(&app, &request, &principal);
     let accepted = app.hub.accept(vec![draft], false, context).await?.pop();
+    answer_of(&id, accepted)
+}
+
+/// The answer to one event that was to be taken in.
+pub(super) fn answer_of(id: &str, accepted: Option<Accepted>) -> Answer {
     let mut out = Vec::with_capacity(96);
     match accepted {
         Some(Accepted::Log(Appended::New(event))) => {
-            receipt(&mut out, &id, event.seq, false);
+            receipt(&mut out, id, event.seq, false);
             Ok(text(StatusCode::ACCEPTED, out))
         }
         Some(Accepted::Log(Appended::Duplicate(seq))) => {
-            receipt(&mut out, &id, seq, true);
+            receipt(&mut out, id, seq, true);
             Ok(text(StatusCode::OK, out))
         }
         Some(Accepted::Scheduled { deliver_at, duplicate }) => {
-            scheduled_receipt(&mut out, &id, deliver_at, duplicate);
+            scheduled_receipt(&mut out, id, deliver_at, duplicate);
             Ok(text(if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED }, out))
         }
-        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq).into()),
+        Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(id, seq).into()),
         Some(Accepted::Refused(problem)) => Err(problem.into()),
         Some(Accepted::Log(Appended::Withheld)) | None => {
             Err(Problem::new(ProblemKind::Internal, "no receipt for the event").into())
@@ -132,6 +160,7 @@ async fn take_batch(
     form: Form,
 ) -> Answer {
     let atomic = Params::read(request, &["atomic"])?.flag("atomic")?;
+    let trace = trace_of(request);
     let limits = &app.hub.config().limits;
     let bytes = body::read(app, request, &mut payload, limits.batch_bytes_max).await?;
     let elements = split_array(&bytes, limits.batch_events_max)?;
@@ -142,7 +171,7 @@ async fn take_batch(
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {
-        match parse_with(app, principal, |rules| read(form, request, element, rules)) {
+        match parse_with(app, principal, trace, |rules| read(form, request, element, rules)) {
             Ok(draft) => {
                 parsed.push(Ok(draft.meta.id.clone()));
                 drafts.push(draft);

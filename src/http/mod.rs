@@ -5,15 +5,19 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod cdc;
 mod cloud_events;
 mod dead_letters;
 mod deliveries;
 mod events;
 mod health;
+mod jobs;
 mod openapi;
 mod params;
+mod replays;
 mod schedule;
 mod server;
+mod sources;
 mod stream;
 mod table;
 mod webhooks;
@@ -58,6 +62,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Set at the stop: nothing new is taken.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Turns true at the stop: answers that have no end of their own end.
+    pub(crate) ending: tokio::sync::watch::Receiver<bool>,
     /// The OpenAPI document of this listener.
     pub(crate) openapi: bytes::Bytes,
     /// Answers by status class, 1xx to 5xx.

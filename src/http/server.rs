@@ -11,6 +11,7 @@ use actix_web::{App as WebApp, HttpMessage as _, HttpServer, web};
 use prometheus::IntCounter;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::auth::RateSpent;
 use super::{App, Listener, openapi, routes};
@@ -38,6 +39,7 @@ pub struct Servers {
     handles: [ServerHandle; 2],
     in_flight: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
+    ending: watch::Sender<bool>,
     hub: Hub,
 }
 
@@ -75,6 +77,7 @@ fn bind(
     token: &Secret,
     in_flight: &Arc<AtomicUsize>,
     stopping: &Arc<AtomicBool>,
+    ending: &watch::Sender<bool>,
 ) -> std::io::Result<(Server, SocketAddr)> {
     let settings = &hub.config().server;
     let (address, workers) = match listener {
@@ -87,6 +90,7 @@ fn bind(
         admin_token: Sha256::digest(token.expose().as_bytes()).into(),
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
+        ending: ending.subscribe(),
         openapi: openapi::text(listener, &hub.config().limits),
         answers: counters(hub, listener),
     });
@@ -137,8 +141,9 @@ fn bind(
 pub fn start(hub: &Hub, token: &Secret) -> std::io::Result<Servers> {
     let in_flight = Arc::new(AtomicUsize::new(0));
     let stopping = Arc::new(AtomicBool::new(false));
-    let (public_server, public) = bind(hub, Listener::Public, token, &in_flight, &stopping)?;
-    let (admin_server, admin) = bind(hub, Listener::Admin, token, &in_flight, &stopping)?;
+    let ending = watch::Sender::new(false);
+    let (public_server, public) = bind(hub, Listener::Public, token, &in_flight, &stopping, &ending)?;
+    let (admin_server, admin) = bind(hub, Listener::Admin, token, &in_flight, &stopping, &ending)?;
     let handles = [public_server.handle(), admin_server.handle()];
     for (name, server) in [("public", public_server), ("admin", admin_server)] {
         actix::spawn(async move {
@@ -147,13 +152,14 @@ pub fn start(hub: &Hub, token: &Secret) -> std::io::Result<Servers> {
             }
         });
     }
-    Ok(Servers { addresses: Addresses { public, admin }, handles, in_flight, stopping, hub: hub.clone() })
+    Ok(Servers { addresses: Addresses { public, admin }, handles, in_flight, stopping, ending, hub: hub.clone() })
 }
 
 impl Servers {
-    /// Stops accepting, waits for requests being answered (up to `server.shutdown_ms`), closes what is left.
+    /// Stops accepting, ends what has no end of its own, waits for requests being answered (up to `server.shutdown_ms`), closes what is left.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.ending.send_replace(true);
         for handle in &self.handles {
             handle.pause().await;
         }

@@ -11,11 +11,12 @@ use futures_util::stream;
 
 use super::answer::Answer;
 use super::auth::{Principal, authorize, write_context};
-use super::events::{error_result, parse, result, streaming};
+use super::events::{error_result, parse, result, streaming, trace_of};
 use super::{Shared, body};
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::hub::Scope;
+use crate::trace::TraceContext;
 
 /// Lines appended together.
 const GROUP_LINES_MAX: usize = 256;
@@ -69,6 +70,7 @@ impl Cutter {
 struct State {
     app: Shared,
     principal: Principal,
+    trace: Option<TraceContext>,
     context: WriteContext,
     payload: web::Payload,
     cutter: Cutter,
@@ -84,8 +86,9 @@ pub(crate) async fn publish_stream(app: Shared, request: HttpRequest, payload: w
         line_bytes_max: app.hub.config().limits.event_bytes_max,
         lines: VecDeque::new(),
     };
+    let trace = trace_of(&request);
     let context = write_context(&app, &request, &principal);
-    let state = State { app, principal, context, payload, cutter, ended: false };
+    let state = State { app, principal, trace, context, payload, cutter, ended: false };
     let results = stream::unfold(state, |mut state| async move {
         loop {
             if !state.cutter.lines.is_empty() {
@@ -127,7 +130,7 @@ impl State {
             let draft = match line {
                 Line::Text(text) => {
                     bytes += text.len();
-                    parse(&self.app, &self.principal, &text)
+                    parse(&self.app, &self.principal, self.trace, &text)
                 }
                 Line::TooLong => {
                     let limit = format!("at most {} bytes", self.cutter.line_bytes_max);

@@ -10,7 +10,10 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
-use super::{Listener, admin, answer, dead_letters, deliveries, events, health, openapi, schedule, stream, webhooks};
+use super::{
+    Listener, admin, answer, cdc, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, sources,
+    stream, webhooks,
+};
 
 /// Where a route is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,14 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/scheduled/{id}"                  => schedule::show;
     Both  DELETE "/v1/scheduled/{id}"                  => schedule::cancel;
 
+    Both  POST   "/v1/sources"                         => sources::create;
+    Both  GET    "/v1/sources"                         => sources::list;
+    Both  POST   "/v1/sources/{name}"                  => sources::receive;
+    Both  GET    "/v1/sources/{name}"                  => sources::show;
+    Both  PATCH  "/v1/sources/{name}"                  => sources::change;
+    Both  DELETE "/v1/sources/{name}"                  => sources::delete;
+    Both  GET    "/v1/cdc"                             => cdc::feed;
+
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
     Both  GET    "/v1/webhooks/{id}"                   => webhooks::show;
@@ -82,8 +93,20 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
 
+    Both  POST   "/v1/webhooks/{id}/replay"            => replays::of_webhook;
+    Both  POST   "/v1/webhooks/{id}/recover"           => replays::recover;
+    Both  POST   "/v1/webhooks/{id}/deliveries/{event_id}/retry" => replays::retry;
+    Both  POST   "/v1/consumers/{name}/replay"         => replays::of_consumer;
+
+    Both  GET    "/v1/jobs"                            => jobs::list;
+    Both  GET    "/v1/jobs/{id}"                       => jobs::show;
+    Both  POST   "/v1/jobs/{id}/cancel"                => jobs::cancel;
+
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;
+    Both  POST   "/v1/dead-letters/{id}/redrive"       => dead_letters::redrive;
+    Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
+    Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;

@@ -11,6 +11,7 @@ use crate::ground::ids::Seq;
 use crate::outbox::AppendReply;
 use crate::schedule::{Asked, Request, Schedule};
 use crate::store::{Appended, Prepared};
+use crate::trace::Received;
 
 /// What became of an event that was taken in.
 #[derive(Clone, Debug)]
@@ -26,6 +27,20 @@ pub enum Accepted {
     },
     /// It was not taken.
     Refused(Problem),
+}
+
+impl Accepted {
+    /// The same for the event's trace.
+    fn received(&self) -> Received {
+        match self {
+            Self::Log(Appended::New(event)) => Received::New(event.seq),
+            Self::Log(Appended::Duplicate(seq)) => Received::Duplicate(*seq),
+            Self::Log(Appended::Conflict(_)) => Received::Refused("its id belongs to another event".to_owned()),
+            Self::Log(Appended::Withheld) => Received::Refused("another event of the batch was refused".to_owned()),
+            Self::Scheduled { .. } => Received::Scheduled,
+            Self::Refused(problem) => Received::Refused(problem.to_string()),
+        }
+    }
 }
 
 /// An event on its way: its place in the request, itself, and when it is due if that is later.
@@ -50,6 +65,19 @@ impl Hub {
     /// # Errors
     /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
     pub async fn accept(
+        &self,
+        mut drafts: Vec<Draft>,
+        atomic: bool,
+        context: impl FnOnce() -> WriteContext,
+    ) -> Result<Vec<Accepted>, Problem> {
+        let tracer = &self.inner.tracer;
+        let Some(spans) = tracer.ingest(&mut drafts) else { return self.take_in(drafts, atomic, context).await };
+        let accepted = self.take_in(drafts, atomic, context).await;
+        tracer.ingested(spans, accepted.as_deref(), Accepted::received);
+        accepted
+    }
+
+    async fn take_in(
         &self,
         drafts: Vec<Draft>,
         atomic: bool,

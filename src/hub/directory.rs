@@ -27,6 +27,7 @@ use crate::ratelimit::Bucket;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
+use crate::trace::Tracer;
 use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
 use crate::webhook::health::Tracked;
 use crate::webhook::outbound::Outbound;
@@ -47,6 +48,8 @@ pub struct DirectoryParts {
     pub lanes: Vec<(ArbiterHandle, Outbound)>,
     /// Whether the whole hub is paused.
     pub pause: Arc<HubPause>,
+    /// Traces attempts.
+    pub tracer: Tracer,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -269,6 +272,8 @@ impl Directory {
                     BreakerActor::new(breaker_parts.clone())
                 });
                 let delivery_parts = DeliveryParts {
+                    consumer: consumer.id.clone(),
+                    tracer: parts.tracer.clone(),
                     target: Arc::clone(target),
                     breaker: breaker.clone(),
                     outbound: outbound.clone(),

@@ -233,6 +233,15 @@ impl Keys {
         Some(key)
     }
 
+    /// Whether a key that was found before is still valid: neither revoked nor expired.
+    #[must_use]
+    pub fn is_live(&self, key: &Key, now: UnixMs) -> bool {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(&key.record.hash, &mut hash).is_ok()
+            && self.by_hash.contains_key(&hash)
+            && key.record.expires_at.is_none_or(|end| end > now)
+    }
+
     /// Makes a key from a request. Blocks. Returns it with its text, which is not kept.
     ///
     /// # Errors

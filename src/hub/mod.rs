@@ -27,15 +27,19 @@ mod directory;
 mod documents;
 mod explain;
 mod handlers;
+mod jobs;
 mod keys;
+mod letters;
 mod open;
 mod operate;
 mod owner;
 mod pause;
 mod query;
+mod replays;
 mod rotation;
 mod schedule;
 mod settings;
+mod sources;
 mod stop;
 mod webhooks;
 
@@ -47,8 +51,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
-use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, parse_event};
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
@@ -59,13 +63,16 @@ use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
+use crate::job::Jobs;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
+use crate::replay::ReplayParts;
 use crate::router::RouterActor;
 use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health};
+use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
@@ -74,8 +81,11 @@ pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
+pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub use query::{EventQuery, Page, bad_cursor};
+pub use replays::Asked;
+pub use sources::SourceAnswer;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -93,11 +103,13 @@ struct Inner {
     gate: Arc<SharedGate>,
     tail: Arc<Tail>,
     finder: Finder,
+    feed: Feed,
     book: Arc<Book>,
     schedule: Handle<ScheduleActor>,
     indexer: Handle<IndexerActor>,
     ledger: Ledger,
     pause: Arc<HubPause>,
+    tracer: Tracer,
     outbox: Handle<OutboxActor>,
     intake: Arc<Intake>,
     router: Handle<RouterActor>,
@@ -108,6 +120,9 @@ struct Inner {
     webhooks: webhooks::Webhooks,
     owners: owner::Owners,
     settings: settings::Settings,
+    jobs: Arc<Jobs>,
+    replays: ReplayParts,
+    sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -198,18 +213,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Appends events at once, whatever they say of a time; answers after the sync, one answer per event. When `atomic`, a
-    /// conflict keeps all of them out. What producers send goes through [`Hub::accept`].
-    ///
-    /// # Errors
-    /// When the hub cannot take them now. The outcome may be unknown then: send again with the same ids.
-    pub async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Vec<Appended>, Problem> {
-        self.check_takes_events()?;
-        let events = accept::prepare(drafts)?;
-        let answer = self.send(events, atomic, self.inner.book.look().passage())?;
-        self.receipts(answer).await
-    }
-
     /// Puts events into the queue of the log.
     fn send(
         &self,
@@ -274,6 +277,7 @@ impl Hub {
             () = self.settle_down() => {}
             () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
         }
+        inner.tracer.flush().await;
         let threads = inner.threads.lock().take();
         if let Some(threads) = threads {
             threads.end().await;
@@ -339,11 +343,15 @@ impl Hub {
         metrics.tail_bytes.set(gauge(inner.tail.bytes() as u64));
         metrics.store_bytes.set(gauge(inner.engine.size_on_disk()));
         metrics.store_reopened.set(gauge(inner.engine.reopened()));
+        metrics.cdc_streams.set(gauge(inner.feed.open_streams() as u64));
         metrics.state_queue.set(gauge(inner.ledger.waiting() as u64));
         for kind in ActorKind::ALL {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
+        let (queued, running) = inner.jobs.counts();
+        metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
+        metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
         let (webhooks, handlers) = self.consumer_counts();
         metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
         metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
@@ -363,6 +371,12 @@ impl Hub {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    /// The change feed.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
     }
 
     /// The hub's series.

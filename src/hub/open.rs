@@ -14,8 +14,10 @@ use super::keys::Keys;
 use super::owner::{self, Notices, Owners, keep_house};
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
+use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::cdc::feed::Feed;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
@@ -26,14 +28,17 @@ use crate::handler::HandlerRegistry;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
+use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
+use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
+use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -78,6 +83,9 @@ pub enum HubError {
     /// The client for deliveries cannot be made.
     #[error("delivery client: {0}")]
     Outbound(#[from] OutboundError),
+    /// Traces cannot be exported as the settings ask.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Series with one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -161,6 +169,7 @@ impl Hub {
         let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
+        let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -178,6 +187,7 @@ impl Hub {
             allow_private: config.delivery.allow_private_networks,
             allowed: config.delivery.allowed_networks.clone(),
         };
+        let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let outbound_settings = OutboundSettings {
             connect_timeout_ms: config.delivery.connect_timeout_ms,
@@ -192,11 +202,23 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let jobs = Jobs::load(JobsParts {
+            registry: jobs_registry,
+            arbiters: threads.lanes.clone(),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            running_max: config.jobs.running_max,
+            finished_max: config.jobs.finished_max,
+            finished_ms: config.jobs.finished_ms,
+        })?;
         let bounds = Bounds { events_max: config.schedule.events_max, bytes_max: config.schedule.bytes_max };
         let book = Book::open(&*engine, bounds)?;
         let tail = Arc::new(Tail::new(config.log.tail_ring_bytes));
         let finder = Finder::new(Arc::clone(&log), engine.clone());
         let link = RouterLink::default();
+        let tracer = Tracer::new(&config.trace, Arc::clone(&clock), Arc::clone(&random), &metrics)?;
         let pause = HubPause::new(config.server.paused);
         if pause.is_on() {
             tracing::warn!(
@@ -216,6 +238,7 @@ impl Hub {
             router: link.clone(),
             lanes,
             pause: Arc::clone(&pause),
+            tracer: tracer.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -300,6 +323,17 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let replays = ReplayParts {
+            // Jobs read beside the consumers that are behind, one at a time.
+            reader: LogReader::new(finder.clone(), Arc::clone(&tail), 1),
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            inboxes: Arc::clone(&directory) as Arc<dyn Inboxes>,
+            closing: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
         let router_parts = RouterParts {
             log,
             tail: Arc::clone(&tail),
@@ -317,6 +351,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
             config,
@@ -326,12 +361,14 @@ impl Hub {
             metrics,
             health,
             tail,
+            feed,
             finder,
             book,
             schedule,
             indexer,
             ledger,
             pause,
+            tracer,
             outbox,
             intake,
             router,
@@ -342,11 +379,15 @@ impl Hub {
             webhooks,
             owners,
             settings,
+            sources,
+            jobs,
+            replays,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
+        inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));

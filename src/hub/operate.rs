@@ -109,6 +109,7 @@ impl Hub {
             "panic-router" => inner.router.hint(PanicNow),
             "panic-schedule" => inner.schedule.hint(PanicNow),
             "panic-indexer" => inner.indexer.hint(PanicNow),
+            "panic-jobs" => return Some(inner.jobs.panic_all()),
             "panic-consumers" => {
                 let consumers = inner.directory.consumers();
                 return Some(consumers.iter().map(|consumer| consumer.panic_all()).sum());

@@ -8,31 +8,28 @@ use serde_json::{Value, json};
 use super::{Consumer, Hub, Service, store_problem};
 use crate::event::envelope::Event;
 use crate::event::filter::TypePattern;
+use crate::explain::DELIVERED;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{InboxView, Inspect, Publish};
 use crate::inbox::state::Hold;
-use crate::lookup::{Column, Span, Wanted};
+use crate::lookup::{Column, WalkLimits, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, EventLog, Position, ReadLimits, StoreError};
+use crate::store::{AttemptRecord, ConsumerState as _, EventLog as _, Position};
 
 /// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
 /// Rows of the log's index looked at for one page.
 const SCAN_ROWS_MAX: usize = 8_192;
-/// Events read at once, and their bytes.
-const READ: (usize, usize) = (256, 8 << 20);
 /// Pages of attempts looked through for one event and consumer.
 const ATTEMPT_PAGES_MAX: usize = 256;
 /// Pages looked through from the time an event was received on, before the newest ones.
 const ATTEMPT_PAGES_NEAR: usize = 64;
 /// Pages read at once.
 const PAGES_READ: usize = 2;
-/// Dead letters looked at for one page.
-const DEAD_SCAN_MAX: usize = 20_000;
 
 /// What a look-up of events asks for. A clause that is not given does not narrow.
 #[derive(Clone, Debug, Default)]
@@ -78,46 +75,6 @@ impl EventQuery {
             && same(&self.aggregate_id, meta.aggregate_id.as_ref())
             && self.from.is_none_or(|from| event.received_at >= from)
             && self.to.is_none_or(|to| event.received_at < to)
-    }
-}
-
-/// A page being put together.
-struct Scan<'a> {
-    query: &'a EventQuery,
-    items: Vec<Arc<Event>>,
-    /// Every match up to here is among the items.
-    looked_upto: Seq,
-    /// Events that may still be read.
-    room: usize,
-}
-
-impl Scan<'_> {
-    fn goes_on(&self) -> bool {
-        self.items.len() < self.query.limit && self.room > 0
-    }
-
-    /// Reads a span as far as the page goes. What retention has dropped of it is passed over.
-    fn read(&mut self, log: &dyn EventLog, span: Span) -> Result<(), StoreError> {
-        let mut at = span.from;
-        while self.goes_on() && at <= span.upto {
-            let (events, bytes) = READ;
-            let events = log.read(at, ReadLimits { events, bytes, upto: span.upto })?;
-            if events.is_empty() {
-                break;
-            }
-            for event in events {
-                if !self.goes_on() {
-                    break;
-                }
-                self.room -= 1;
-                self.looked_upto = event.seq;
-                at = event.seq.next();
-                if self.query.matches(&event) {
-                    self.items.push(event);
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -167,18 +124,10 @@ impl Hub {
         let engine = &self.inner.engine;
         let head = engine.head();
         let at = query.after.unwrap_or_default().next().max(engine.earliest());
-        let mut search = self.inner.finder.search(query.wanted(), at, head);
-        let mut scan = Scan { query, items: Vec::new(), looked_upto: at.prev(), room: SCAN_EVENTS_MAX };
-        while scan.goes_on() && search.probes() < SCAN_ROWS_MAX {
-            let Some(stretch) = search.next_stretch().map_err(|error| store_problem(&error))? else { break };
-            for span in stretch.spans {
-                scan.read(&**engine, span).map_err(|error| store_problem(&error))?;
-            }
-            if scan.goes_on() {
-                scan.looked_upto = stretch.upto;
-            }
-        }
-        Ok(Page { items: scan.items, next: scan.looked_upto.to_string(), has_more: scan.looked_upto < head })
+        let limits = WalkLimits { found: query.limit, events: SCAN_EVENTS_MAX, bytes: usize::MAX, rows: SCAN_ROWS_MAX };
+        let walked = self.inner.finder.walk(query.wanted(), at, head, limits, |event| query.matches(event));
+        let walked = walked.map_err(|error| store_problem(&error))?;
+        Ok(Page { items: walked.events, next: walked.upto.to_string(), has_more: walked.upto < head })
     }
 
     pub(super) async fn view(&self, consumer: &Consumer, seqs: Vec<Seq>) -> Option<InboxView> {
@@ -200,7 +149,8 @@ impl Hub {
     /// The attempts of one event, of those still kept. Blocks.
     ///
     /// Most events are tried when they come in, so the search begins there; one that was tried long after (a backlog, a
-    /// late retry) is looked for from the newest attempts back.
+    /// late retry) is looked for from the newest attempts back. So is one that was given up: it may have been given out
+    /// again since.
     pub(super) fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
         let engine = &self.inner.engine;
         let received_ms = event.received_at.0;
@@ -222,7 +172,7 @@ impl Hub {
                 Some(_) | None => break,
             }
         }
-        if found.iter().any(|attempt| attempt.next_try_at.is_none()) {
+        if found.iter().any(|attempt| attempt.outcome == DELIVERED) {
             return Ok(found);
         }
         let pages =
@@ -268,48 +218,6 @@ impl Hub {
         }
     }
 
-    /// Dead letters, newest first. Blocks.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn dead_letters(
-        &self,
-        wanted: impl Fn(&DeadLetterRecord) -> bool,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Value>, Problem> {
-        let mut items = Vec::new();
-        let mut before = cursor.map(str::to_owned);
-        let mut scanned = 0;
-        loop {
-            let records = self.inner.engine.dead_letters(before.as_deref(), 200);
-            let records = records.map_err(|error| store_problem(&error))?;
-            if records.is_empty() {
-                return Ok(Page { items, next: before.unwrap_or_default(), has_more: false });
-            }
-            for record in records {
-                scanned += 1;
-                before = Some(record.id.clone());
-                if wanted(&record) {
-                    items.push(dead_letter_json(&record));
-                }
-                if items.len() >= limit || scanned >= DEAD_SCAN_MAX {
-                    return Ok(Page { items, next: before.unwrap_or_default(), has_more: true });
-                }
-            }
-        }
-    }
-
-    /// A dead letter, when the org may see it. Blocks.
-    ///
-    /// # Errors
-    /// [`ProblemKind::NotFound`], also for one of another org.
-    pub fn dead_letter(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
-        let found = self.inner.engine.dead_letter(id).map_err(|error| store_problem(&error))?;
-        let visible = found.filter(|record| org.is_none_or(|org| org == record.org));
-        visible.map(|record| dead_letter_json(&record)).ok_or_else(|| Problem::not_found("dead letter", id))
-    }
-
     /// Every consumer with its lag and sizes.
     pub async fn consumers(&self) -> Vec<Value> {
         let asked = self.inner.router.ask(InspectRouter { consumers: Vec::new() }).await;
@@ -337,13 +245,13 @@ impl Hub {
         // A consumer that is not in memory is held by a pause of the hub all the same.
         let hub_paused = self.is_paused().then_some(Hold::HubPaused);
         let hold = hub_paused.or_else(|| view.and_then(|view| view.hold)).map(|hold| match hold {
-            Hold::HubPaused => json!({"reason": "hub_paused"}),
-            Hold::Paused => json!({"reason": "paused"}),
-            Hold::Suspended { until } => json!({"reason": "suspended", "until": until.to_rfc3339()}),
-            Hold::RateLimited { until } => json!({"reason": "rate_limited", "until": until.to_rfc3339()}),
+            Hold::HubPaused | Hold::Paused => json!({"reason": hold.as_str()}),
+            Hold::Suspended { until } | Hold::RateLimited { until } => {
+                json!({"reason": hold.as_str(), "until": until.to_rfc3339()})
+            }
         });
-        // A consumer that has seen all up to the router's place lags only by what the router has not read yet.
-        let at = if view.is_none_or(|view| view.counts.window == 0) { at.max(router.min(at)) } else { at };
+        // A consumer that is where the router is lags only by what the router has not read yet.
+        let at = if view.is_some_and(|view| view.follows && view.counts.window == 0) { at.max(router) } else { at };
         json!({
             "id": consumer.id.as_str(),
             "kind": spec.kind.as_str(),
@@ -428,31 +336,6 @@ fn attempt_json(attempt: &AttemptRecord) -> Value {
         "error": attempt.error,
         "response_snippet": attempt.snippet,
         "next_try_at": attempt.next_try_at.map(UnixMs::to_rfc3339),
-    })
-}
-
-fn dead_letter_json(record: &DeadLetterRecord) -> Value {
-    // The event was JSON when it came in.
-    let event = serde_json::from_slice(&record.event).unwrap_or(Value::Null);
-    json!({
-        "id": record.id,
-        "at": record.at.to_rfc3339(),
-        "consumer": record.consumer.as_str(),
-        "seq": record.seq.0,
-        "event_id": record.event_id,
-        "type": record.event_type,
-        "org": record.org,
-        "error": {
-            "message": record.error_message,
-            "code": record.error_code,
-            "kind": record.error_kind,
-            "detail": record.error_detail,
-        },
-        "attempts": record.attempts,
-        "first_attempt": record.first_attempt.map(UnixMs::to_rfc3339),
-        "last_attempt": record.last_attempt.map(UnixMs::to_rfc3339),
-        "correlation_id": record.correlation_id,
-        "event": event,
     })
 }
 

@@ -99,7 +99,9 @@ impl Hub {
             None => engine.find_all(id, 1).map(|found| found.first().copied()),
         };
         match logged.map_err(|error| store_problem(&error))? {
-            Some(seq) => Err(Problem::new(ProblemKind::Conflict, "the event is in the log already").with("seq", seq.0)),
+            Some(seq) => {
+                Err(Problem::new(ProblemKind::Conflict, format!("the event is in the log already, at position {seq}")))
+            }
             None => Err(absent(id)),
         }
     }

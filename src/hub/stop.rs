@@ -9,10 +9,17 @@ use crate::router::Inboxes as _;
 use crate::router::messages::CheckpointNow;
 use crate::supervise::Stop;
 
+/// A step of a job that is under way may take this long at the stop.
+const JOBS_REST: Duration = Duration::from_secs(5);
+
 impl Hub {
     /// Waits for what is out (up to `server.shutdown_ms`), then writes and syncs where everyone stands.
     pub(super) async fn settle_down(&self) {
         let inner = &self.inner;
+        tokio::select! {
+            () = inner.jobs.rest() => {}
+            () = inner.clock.sleep(JOBS_REST) => tracing::warn!("a step of a job takes long; it is taken again"),
+        }
         // What falls due from now on waits for the next start.
         inner.schedule.hint(Stop);
         let paused = self.pause_all();

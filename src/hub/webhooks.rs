@@ -456,7 +456,7 @@ impl Hub {
         };
         let (sender, answer) = tokio::sync::oneshot::channel::<Answer>();
         arbiter.spawn(async move {
-            let answer = caller.call(&event).await;
+            let answer = caller.call(&event, event.meta.traceparent.as_deref()).await;
             // Who asked may have gone away.
             sender.send(answer).ok();
         });

@@ -9,19 +9,17 @@ use tokio::sync::Semaphore;
 use crate::event::envelope::Event;
 use crate::event::filter::{Decision, EventFilter};
 use crate::ground::ids::Seq;
-use crate::lookup::{Finder, Wanted};
+use crate::lookup::{Finder, WalkLimits, Wanted};
 use crate::outbox::Tail;
-use crate::store::{EventLog, ReadLimits, StoreError};
+use crate::store::StoreError;
 
+pub use crate::lookup::Walked as Chunk;
 pub use crate::store::blocking;
 
-/// Events looked at in one reading.
-const SCAN_EVENTS: usize = 1_024;
-/// Bytes looked at in one reading.
-const SCAN_BYTES: usize = 4 << 20;
-
-/// Rows of the index looked at in one reading.
-const PROBES: usize = 512;
+/// Events of the tail looked at in one reading.
+const TAIL_EVENTS: usize = 1_024;
+/// What one reading of the store may do.
+const LIMITS: WalkLimits = WalkLimits { found: usize::MAX, events: 1_024, bytes: 4 << 20, rows: 512 };
 
 /// Reads for those who are behind. Shared.
 #[derive(Clone)]
@@ -29,34 +27,6 @@ pub struct LogReader {
     finder: Finder,
     tail: Arc<Tail>,
     lane: Arc<Semaphore>,
-}
-
-/// What one reading found.
-#[derive(Debug)]
-pub struct Chunk {
-    /// The events that match, in order.
-    pub events: Vec<Arc<Event>>,
-    /// Everything up to here was looked at.
-    pub upto: Seq,
-    /// Positions that retention has dropped: `from` up to this one, exclusive. None when there is no gap.
-    pub gap_to: Option<Seq>,
-}
-
-/// What one reading may still look at.
-struct Room {
-    events: usize,
-    bytes: usize,
-}
-
-impl Room {
-    fn is_left(&self) -> bool {
-        self.events > 0 && self.bytes > 0
-    }
-
-    fn take(&mut self, event: &Event) {
-        self.events = self.events.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(event.body.len());
-    }
 }
 
 impl LogReader {
@@ -77,12 +47,27 @@ impl LogReader {
     /// # Errors
     /// When the store fails or a record is damaged.
     pub async fn read(&self, filter: Arc<EventFilter>, from: Seq, upto: Seq) -> Result<Chunk, StoreError> {
-        if let Some(events) = self.tail.read(from, SCAN_EVENTS) {
+        if let Some(events) = self.tail.read(from, TAIL_EVENTS) {
             return Ok(chunk(&filter, events, from, upto));
         }
+        let wanted = Wanted::from(&*filter);
+        self.search(wanted, move |event| filter.decide(event) == Decision::Match, from, upto).await
+    }
+
+    /// Looks at what is wanted of the log from `from` to at most `upto`; `fits` decides.
+    ///
+    /// # Errors
+    /// When the store fails or a record is damaged.
+    pub async fn search(
+        &self,
+        wanted: Wanted,
+        fits: impl Fn(&Event) -> bool + Send + 'static,
+        from: Seq,
+        upto: Seq,
+    ) -> Result<Chunk, StoreError> {
         let Ok(_place) = self.lane.acquire().await else { return Err(StoreError::Unavailable) };
         let finder = self.finder.clone();
-        blocking(move || read_log(&finder, &filter, from, upto)).await
+        blocking(move || finder.walk(wanted, from, upto, LIMITS, fits)).await
     }
 
     /// The events at these positions; those that retention has dropped are left out.
@@ -100,47 +85,6 @@ impl LogReader {
         })
         .await
     }
-}
-
-/// Looks at the log from `from` to at most `upto`, along its index.
-fn read_log(finder: &Finder, filter: &EventFilter, from: Seq, upto: Seq) -> Result<Chunk, StoreError> {
-    let log = finder.log();
-    let upto = upto.min(log.head());
-    let start = from.max(log.earliest());
-    let gap_to = (start > from).then_some(start);
-    let mut chunk = Chunk { events: Vec::new(), upto: start.prev(), gap_to };
-    let mut room = Room { events: SCAN_EVENTS, bytes: SCAN_BYTES };
-    let mut search = finder.search(Wanted::from(filter), start, upto);
-    while room.is_left() && search.probes() < PROBES {
-        let Some(stretch) = search.next_stretch()? else { break };
-        for span in stretch.spans {
-            let limits = ReadLimits { events: room.events, bytes: room.bytes, upto: span.upto };
-            let events = log.read(span.from, limits)?;
-            if events.first().is_none_or(|first| first.seq != span.from) {
-                // Retention has gone on meanwhile. What was found so far comes first; the next reading begins with the gap.
-                if span.from == start {
-                    return gap(&**log, start, upto);
-                }
-                chunk.upto = span.from.prev();
-                return Ok(chunk);
-            }
-            chunk.upto = events.last().map_or(chunk.upto, |last| last.seq);
-            events.iter().for_each(|event| room.take(event));
-            chunk.events.extend(events.into_iter().filter(|event| filter.decide(event) == Decision::Match));
-            if chunk.upto < span.upto || !room.is_left() {
-                return Ok(chunk);
-            }
-        }
-        chunk.upto = stretch.upto;
-    }
-    Ok(chunk)
-}
-
-/// The positions from `start` on are gone; those up to the first event that is still there are a gap.
-fn gap(log: &dyn EventLog, start: Seq, upto: Seq) -> Result<Chunk, StoreError> {
-    let first = log.read(start, ReadLimits { events: 1, bytes: 1, upto: log.head() })?;
-    let gap_to = first.first().map_or(upto.next(), |first| first.seq.min(upto.next()));
-    Ok(Chunk { events: Vec::new(), upto: gap_to.prev(), gap_to: Some(gap_to) })
 }
 
 /// The events of a chunk of the tail that match.
@@ -161,7 +105,7 @@ mod tests {
     use crate::ground::clock::UnixMs;
     use crate::lookup::tests::index;
     use crate::store::fake::FakeStore;
-    use crate::store::{AppendUnit, IndexLevel, Prepared};
+    use crate::store::{AppendUnit, EventLog as _, IndexLevel, Prepared, ReadLimits};
 
     const BLOCKS: u64 = 40;
     const EVENTS: u64 = BLOCKS * IndexLevel::Block.events() + 100;

@@ -307,6 +307,8 @@ pub struct InboxView {
     pub counts: Counts,
     /// The claims that are out, each with the end of its lease.
     pub out: Vec<(Claim, UnixMs)>,
+    /// Whether it is where the router is, with nothing left to look at.
+    pub follows: bool,
     /// What keeps it from claiming.
     pub hold: Option<Hold>,
     /// Settled since the inbox was built.

@@ -20,10 +20,12 @@ mod search;
 mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
+mod walk;
 mod wanted;
 
 pub use actor::{IndexerActor, IndexerParts};
 pub use block::{Block, build};
 pub use search::{Finder, Search, Span, Stretch};
 pub use summary::Summary;
+pub use walk::{WalkLimits, Walked};
 pub use wanted::{Column, Key, Wanted};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::event::envelope::Event;
 use crate::ground::ids::Seq;
@@ -15,6 +15,8 @@ use crate::store::{IndexLevel, IndexRow};
 pub struct Tail {
     ring: Mutex<Ring>,
     moved: Notify,
+    /// The newest position, for any number of readers.
+    newest: watch::Sender<Seq>,
     block_completed: Notify,
     bytes_max: usize,
 }
@@ -29,7 +31,13 @@ impl Tail {
     /// An empty ring.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { ring: Mutex::default(), moved: Notify::new(), block_completed: Notify::new(), bytes_max }
+        Self {
+            ring: Mutex::default(),
+            moved: Notify::new(),
+            newest: watch::Sender::new(Seq::ZERO),
+            block_completed: Notify::new(),
+            bytes_max,
+        }
     }
 
     /// Adds synced events, in order, and wakes the router; the indexer too, when they complete a block.
@@ -51,8 +59,12 @@ impl Tail {
                 }
             }
         }
+        let newest = ring.events.back().map(|event| event.seq);
         drop(ring);
         self.moved.notify_one();
+        if let Some(newest) = newest {
+            self.newest.send_replace(newest);
+        }
         if completed {
             self.block_completed.notify_one();
         }
@@ -73,6 +85,12 @@ impl Tail {
     /// Ends when something was pushed since the last time this ended. One waiter.
     pub async fn moved(&self) {
         self.moved.notified().await;
+    }
+
+    /// Tells of each push; for any number of readers.
+    #[must_use]
+    pub fn growth(&self) -> watch::Receiver<Seq> {
+        self.newest.subscribe()
     }
 
     /// Ends when a block of the index was completed since the last time this ended. One waiter.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::event::envelope::Event;
 use crate::event::filter::subject::Subject;
-use crate::event::filter::{Decision, EventFilter, TypePattern};
+use crate::event::filter::{Decision, EventFilter, TypePattern, is_own};
 
 /// A subscription in one place of the index.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ struct Candidate<K> {
     key: K,
     /// The filter, when it has clauses beside org and type.
     narrowed_by: Option<Arc<EventFilter>>,
+    /// Whether the hub's own events are meant, too, where it stands among those who take everything.
+    takes_own: bool,
 }
 
 /// The subscriptions of one org.
@@ -58,8 +60,10 @@ impl<K: Copy + Eq> Table<K> {
 
     fn matches(&self, subject: &Subject<'_>, out: &mut Vec<K>) {
         let event_type = subject.event.meta.event_type.as_str();
+        let own = is_own(event_type);
         let mut take = |candidates: &[Candidate<K>]| {
             let fits = |candidate: &&Candidate<K>| match &candidate.narrowed_by {
+                _ if own && !candidate.takes_own => false,
                 Some(filter) => filter.decide_on(subject) == Decision::Match,
                 None => true,
             };
@@ -141,7 +145,8 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
             None => &mut self.every_org,
         };
         for pattern in indexed_patterns(&filter) {
-            table.insert(pattern, Candidate { key, narrowed_by: narrow.then(|| Arc::clone(&filter)) });
+            let takes_own = *pattern != TypePattern::All || filter.event_types.is_empty();
+            table.insert(pattern, Candidate { key, narrowed_by: narrow.then(|| Arc::clone(&filter)), takes_own });
         }
         self.filters.insert(key, filter);
     }
@@ -249,7 +254,8 @@ mod tests {
     }
 
     fn name() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab"]), 1..4).prop_map(|parts| parts.join("."))
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "tidegate"]), 1..4)
+            .prop_map(|parts| parts.join("."))
     }
 
     fn pattern() -> impl Strategy<Value = TypePattern> {

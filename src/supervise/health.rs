@@ -24,13 +24,15 @@ pub enum ActorKind {
     Breaker,
     /// Writes the index of the log.
     Indexer,
+    /// Takes the steps of one job.
+    Job,
     /// Releases scheduled events.
     Schedule,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -38,6 +40,7 @@ impl ActorKind {
         Self::Handler,
         Self::Breaker,
         Self::Indexer,
+        Self::Job,
         Self::Schedule,
     ];
 
@@ -52,6 +55,7 @@ impl ActorKind {
             Self::Handler => "handler",
             Self::Breaker => "breaker",
             Self::Indexer => "indexer",
+            Self::Job => "job",
             Self::Schedule => "schedule",
         }
     }
@@ -65,7 +69,8 @@ impl ActorKind {
             Self::Handler => 4,
             Self::Breaker => 5,
             Self::Indexer => 6,
-            Self::Schedule => 7,
+            Self::Job => 7,
+            Self::Schedule => 8,
         }
     }
 }

@@ -21,11 +21,13 @@ use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
 use crate::event::envelope::Event;
 use crate::ground::clock::SharedClock;
+use crate::ground::ids::ConsumerId;
 use crate::ground::secret::Secret;
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::metrics::Metrics;
 use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::Handle;
+use crate::trace::{AttemptKind, Tracer};
 
 /// Where and how one webhook is called; replaced as a whole when it changes.
 #[derive(Clone, Debug)]
@@ -73,6 +75,10 @@ impl Target {
 /// What a delivery actor works with.
 #[derive(Clone)]
 pub struct DeliveryParts {
+    /// Whose deliveries.
+    pub consumer: ConsumerId,
+    /// Traces attempts.
+    pub tracer: Tracer,
     /// Where to.
     pub target: Arc<ArcSwap<Target>>,
     /// The endpoint's breaker.
@@ -87,6 +93,7 @@ pub struct DeliveryParts {
 
 /// Calls one webhook.
 pub struct DeliveryActor {
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     metrics: Arc<Metrics>,
     breaker: Handle<BreakerActor>,
@@ -110,7 +117,7 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 impl Caller {
     /// Writes, signs and posts an event. Its id is the same on every attempt, so that a receiver can tell a repeated
     /// delivery.
-    pub async fn call(&self, event: &Arc<Event>) -> Answer {
+    pub async fn call(&self, event: &Arc<Event>, traceparent: Option<&str>) -> Answer {
         let target = self.target.load_full();
         let mut headers = target.headers.clone();
         let body = match target.form.write(event, &mut headers).await {
@@ -120,7 +127,7 @@ impl Caller {
         let now = self.clock.now();
         headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(now.0 / 1_000));
         target.signers.sign(&mut headers, &event.meta.id, now, &body);
-        let texts = [(&WEBHOOK_ID, Some(&event.meta.id)), (&TRACEPARENT, event.meta.traceparent.as_ref())];
+        let texts = [(&WEBHOOK_ID, Some(event.meta.id.as_str())), (&TRACEPARENT, traceparent)];
         for (name, text) in texts {
             // Ids and trace contexts were checked when the event came in: they have no control characters.
             if let Some(Ok(value)) = text.map(|text| HeaderValue::from_bytes(text.as_bytes())) {
@@ -170,8 +177,8 @@ impl DeliveryActor {
     /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
-        let DeliveryParts { target, breaker, outbound, metrics, clock } = parts;
-        Self { call: Caller { target, outbound, clock }, metrics, breaker }
+        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, clock } = parts;
+        Self { traced: Arc::new((consumer, tracer)), call: Caller { target, outbound, clock }, metrics, breaker }
     }
 }
 
@@ -185,12 +192,14 @@ impl Handler<Deliver> for DeliveryActor {
     fn handle(&mut self, Deliver { work }: Deliver, _: &mut Self::Context) {
         for (ticket, event) in work {
             let (call, breaker, metrics) = (self.call.clone(), self.breaker.clone(), Arc::clone(&self.metrics));
-            actix::spawn(attempt(call, breaker, metrics, ticket, event));
+            let traced = Arc::clone(&self.traced);
+            actix::spawn(attempt(traced, call, breaker, metrics, ticket, event));
         }
     }
 }
 
 async fn attempt(
+    traced: Arc<(ConsumerId, Tracer)>,
     call: Caller,
     breaker: Handle<BreakerActor>,
     metrics: Arc<Metrics>,
@@ -216,8 +225,12 @@ async fn attempt(
             return;
         }
     };
-    let answer = call.call(&event).await;
+    let (consumer, tracer) = &*traced;
+    let span = tracer.attempt(&event, consumer, ticket.attempt(), AttemptKind::Call);
+    let traceparent = span.traceparent();
+    let answer = call.call(&event, traceparent.as_deref()).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
+    tracer.attempted(span, &result);
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);
 }

@@ -20,16 +20,8 @@ use crate::ground::clock::UnixMs;
 use crate::ground::error::Problem;
 use crate::ground::limits::{FAILURES_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN};
 
-/// What the types of the hub's own events begin with.
-pub const OWN_PREFIX: &str = "tidegate.";
 /// An endpoint is told to fail at most this often.
 const FAILING_EVERY_MS: u64 = 3_600_000;
-
-/// Whether an event of this type is one of the hub's own (EH-3).
-#[must_use]
-pub fn is_own(event_type: &str) -> bool {
-    event_type.starts_with(OWN_PREFIX)
-}
 
 /// When an owner is told, and when a webhook is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

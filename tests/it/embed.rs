@@ -16,7 +16,7 @@ use tidegate::ground::clock::{Clock as _, ManualClock, SharedClock, SystemClock,
 use tidegate::ground::error::ProblemKind;
 use tidegate::ground::random::SystemRandom;
 use tidegate::handler::{HandlerContext, HandlerError, NewEvent, handler_fn};
-use tidegate::hub::{Hub, HubOptions};
+use tidegate::hub::{Hub, HubOptions, LetterQuery};
 use tokio::sync::{Notify, mpsc};
 
 use crate::support::{sample, until};
@@ -192,7 +192,8 @@ async fn a_failing_handler_is_tried_again_when_it_is_due_and_then_becomes_a_dead
     publish(&hub, "a.b", "fence").await;
     wait_standing(&hub, "fence", "ops", "processed", 1).await;
     assert_eq!(calls.attempts_of("bad").len(), 3, "given up is given up");
-    let letters = hub.blocking(|hub| hub.dead_letters(|_| true, None, 10)).await.unwrap().items;
+    let letters =
+        hub.blocking(|hub| hub.dead_letters(&LetterQuery { limit: 10, ..LetterQuery::default() })).await.unwrap().items;
     let told: Vec<_> = letters.iter().map(|one| (one["event_id"].clone(), one["error"]["message"].clone())).collect();
     assert_eq!(
         told,

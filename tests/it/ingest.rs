@@ -280,6 +280,10 @@ async fn what_does_not_fit_is_refused_by_the_name_of_its_field_and_nothing_is_st
         let answer = acme.post_bytes("/v1/events", content_type, event.to_vec()).await;
         answer.expect_problem(415, "unsupported-media-type");
     }
+    for (query, field) in [("atomic=perhaps", "atomic"), ("atomc=true", "atomc")] {
+        let answer = acme.post_bytes(&format!("/v1/events?{query}"), JSON, event.to_vec()).await;
+        assert_eq!(answer.expect_problem(400, "invalid-parameter").json()["field"], field);
+    }
     let refused = acme.call("DELETE", "/v1/events", &Value::Null).await.expect_problem(405, "method-not-allowed");
     assert_eq!(refused.header("allow"), Some("POST, GET"));
     acme.get("/v1/nowhere").await.expect_problem(404, "not-found");

@@ -14,6 +14,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/events/{event}"), Value::Null),
         ("GET", format!("/v1/events/{event}/explain"), Value::Null),
         ("GET", "/v1/events".to_owned(), Value::Null),
+        ("GET", "/v1/cdc".to_owned(), Value::Null),
         ("GET", "/v1/scheduled".to_owned(), Value::Null),
         ("GET", "/v1/scheduled/acme-later".to_owned(), Value::Null),
         ("DELETE", "/v1/scheduled/acme-later".to_owned(), Value::Null),
@@ -28,6 +29,16 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
         ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
+        ("POST", format!("/v1/webhooks/{webhook}/replay"), json!({})),
+        ("POST", format!("/v1/webhooks/{webhook}/recover"), json!({"since": "2020-01-01T00:00:00Z"})),
+        ("POST", format!("/v1/webhooks/{webhook}/deliveries/{event}/retry"), json!({})),
+        ("POST", format!("/v1/consumers/{webhook}/replay"), json!({})),
+        ("POST", format!("/v1/dead-letters/{letter}/redrive"), json!({})),
+        ("POST", format!("/v1/dead-letters/{letter}/discard"), json!({"reason": "stolen"})),
+        ("POST", "/v1/dead-letters/redrive".to_owned(), json!({"org": "acme"})),
+        ("GET", "/v1/jobs".to_owned(), Value::Null),
+        ("GET", "/v1/jobs/job_any".to_owned(), Value::Null),
+        ("POST", "/v1/jobs/job_any/cancel".to_owned(), json!({})),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
     ]
@@ -98,17 +109,21 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        if method == "GET"
-            && matches!(path.as_str(), "/v1/events" | "/v1/scheduled" | "/v1/webhooks" | "/v1/dead-letters")
-        {
+        let lists = ["/v1/events", "/v1/cdc", "/v1/scheduled", "/v1/webhooks", "/v1/dead-letters", "/v1/jobs"];
+        if method == "GET" && lists.contains(&path.as_str()) {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
         }
         assert!([403, 404].contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
         assert!(!answer.text.contains("private"), "{method} {path}: {}", answer.text);
     }
-    for path in ["/v1/events?org=acme", "/v1/scheduled?org=acme", "/v1/webhooks?org=acme", "/v1/dead-letters?org=acme"]
-    {
+    for path in [
+        "/v1/events?org=acme",
+        "/v1/cdc?org=acme",
+        "/v1/scheduled?org=acme",
+        "/v1/webhooks?org=acme",
+        "/v1/dead-letters?org=acme",
+    ] {
         let answer = globex.get(path).await;
         if answer.status == 200 {
             assert!(items(&answer.json()).is_empty(), "{path} shows what is not globex's");

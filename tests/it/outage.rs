@@ -14,7 +14,7 @@ use tidegate::event::parse::parse_event;
 use tidegate::ground::clock::{Clock as _, ManualClock, UnixMs};
 use tidegate::ground::context::WriteContext;
 use tidegate::ground::fields::Fields;
-use tidegate::hub::Hub;
+use tidegate::hub::{Accepted, Hub, LetterQuery};
 use tidegate::store::Appended;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -133,8 +133,8 @@ async fn append(hub: &Hub, numbers: std::ops::Range<u64>) {
                 "ordering_key": format!("{key}"), "data": {"n": n, "filling": "x".repeat(300)}});
             parse_event(&Bytes::from(body.to_string()), &hub.parse_rules(None, None)).unwrap()
         });
-        let receipts = hub.append(drafts.collect(), false).await.unwrap();
-        assert!(receipts.iter().all(|one| matches!(one, Appended::New(_))));
+        let receipts = hub.accept(drafts.collect(), false, WriteContext::default).await.unwrap();
+        assert!(receipts.iter().all(|one| matches!(one, Accepted::Log(Appended::New(_)))));
         next = end;
     }
 }
@@ -253,7 +253,8 @@ async fn a_day_of_a_dead_endpoint_costs_probes_and_no_memory_and_ends_ramped_and
     let most_at_once = seen.most_at_once.load(Ordering::SeqCst);
     assert!((2..=16).contains(&most_at_once), "{most_at_once} at once");
     assert_eq!(seen.started.load(Ordering::SeqCst), events, "each came once");
-    assert!(hub.blocking(|hub| hub.dead_letters(|_| true, None, 1)).await.unwrap().items.is_empty());
+    let any = LetterQuery { limit: 1, ..LetterQuery::default() };
+    assert!(hub.blocking(move |hub| hub.dead_letters(&any)).await.unwrap().items.is_empty());
     eprintln!(
         "{events} events, {first_failures} failures to open, {probes} probes in the day, at most {most_rows} rows, {} MiB at \
          a fifth and {} MiB at the end, {most_at_once} at once after it",

@@ -9,6 +9,7 @@ use tidegate::ground::clock::{Clock as _, ManualClock, SystemClock};
 use tidegate::ground::context::WriteContext;
 use tidegate::ground::fields::Fields;
 use tidegate::handler::HandlerError;
+use tidegate::hub::LetterQuery;
 use tidegate::store::{AppendUnit, EventLog as _, Prepared, Registry as _};
 
 use crate::embed::{Calls, START, directory, open, publish, standing, subscribe, wait_standing, well};
@@ -78,7 +79,8 @@ async fn a_processor_switched_off_stays_off_over_a_panic_and_what_it_does_with_f
     wait_standing(&hub, "waits", "good", "processed", 1).await;
     wait_standing(&hub, "waits-too", "good", "processed", 1).await;
 
-    let dead = async || hub.blocking(|hub| hub.dead_letters(|_| true, None, 10)).await.unwrap().items.len();
+    let all = || LetterQuery { limit: 10, ..LetterQuery::default() };
+    let dead = async || hub.blocking(move |hub| hub.dead_letters(&all())).await.unwrap().items.len();
     publish(&hub, "bad.one", "twice").await;
     until("two attempts, then a dead letter", || async { (dead().await == 1).then_some(()) }).await;
     assert_eq!(calls.attempts_of("twice"), [1, 2]);

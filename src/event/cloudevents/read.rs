@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::{CORE, HEADER_PREFIX, IS_BASE64, KEPT, Place, SPECVERSION, header, is_json, is_name, is_text, place_of};
 use crate::event::envelope::Draft;
 use crate::event::json::members;
+use crate::event::object::{Object, json_string};
 use crate::event::parse::{ParseRules, object_text, parse_event};
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
@@ -62,11 +63,6 @@ impl Attribute<'_> {
         }
         serde_json::from_str(&self.raw).ok().map(Cow::Owned)
     }
-}
-
-fn json_string(text: &str) -> String {
-    // A text cannot fail to be written into memory.
-    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Reads an event in structured mode: one JSON object of attributes and data.
@@ -319,32 +315,4 @@ fn in_words_of(mode: Mode, attributes: &[Attribute<'_>], mut problem: Problem) -
     }
     problem.field = Some(told);
     problem
-}
-
-/// A JSON object being written.
-struct Object(String);
-
-impl Object {
-    fn new() -> Self {
-        Self("{".to_owned())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.len() == 1
-    }
-
-    fn put(&mut self, name: &str, raw: &str) {
-        if !self.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
-        self.0.push_str(raw);
-    }
-
-    fn close(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
 }

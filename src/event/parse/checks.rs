@@ -10,6 +10,7 @@ use crate::event::json::members;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits;
+use crate::trace::TraceContext;
 
 /// The characters of a JSON string, of at most `chars_max`.
 fn characters<'a>(name: &str, raw: &'a str, chars_max: usize) -> Result<Cow<'a, str>, Problem> {
@@ -194,27 +195,12 @@ pub(super) fn schema_version(raw: Option<&str>) -> Result<Option<String>, Proble
 pub(super) fn traceparent(raw: Option<&str>) -> Result<Option<String>, Problem> {
     let Some(raw) = raw else { return Ok(None) };
     let text = characters(Field::Traceparent.name(), raw, limits::KEY_CHARS_MAX)?;
-    if !is_traceparent(&text) {
+    if TraceContext::parse(&text).is_none() {
         let limit =
             "a W3C traceparent: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower case, ids not all zero";
         return Err(Problem::field(Field::Traceparent.name(), limit, clipped(&text)));
     }
     Ok(Some(text.into_owned()))
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let mut hex = |len: usize| {
-        parts.next().filter(|part| {
-            part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        })
-    };
-    let (Some(version), Some(trace), Some(parent), Some(_flags)) = (hex(2), hex(32), hex(16), hex(2)) else {
-        return false;
-    };
-    let zero = |id: &str| id.bytes().all(|byte| byte == b'0');
-    // Later versions may append parts; version 00 has none.
-    version != "ff" && !zero(trace) && !zero(parent) && (version != "00" || parts.next().is_none())
 }
 
 /// Checks that a field is an object of at most `bytes_max` bytes, and gives its text.

@@ -8,11 +8,12 @@ use super::schema::{
     FieldList, answer, answer_with, any_text, count, flag, id, list, list_of, nullable, of_form, page, reference,
     request, settings, text, time, told, words,
 };
-use super::shared::{delivery, name, rate};
+use super::shared::{delivery, name, rate, rate_kept};
 use crate::breaker::state::Phase;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::hub::Scope;
+use crate::inbox::state::Hold;
 
 const TAG: &str = "admin";
 
@@ -130,7 +131,7 @@ fn key(more: FieldList) -> Value {
         ("expires_at", nullable(time())),
         ("updated_at", nullable(time())),
         ("updated_by", nullable(reference("WriteContext"))),
-        ("rate_limit", nullable(answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())]))),
+        ("rate_limit", nullable(rate_kept())),
         ("last_used_at", nullable(time())),
     ];
     fields.extend(more);
@@ -159,8 +160,7 @@ fn stats() -> Value {
 }
 
 fn consumer() -> Value {
-    let hold =
-        answer_with(vec![("reason", words(["hub_paused", "paused", "suspended"])), ("until", time())], &["reason"]);
+    let hold = answer_with(vec![("reason", words(Hold::NAMES)), ("until", time())], &["reason"]);
     let counts = [
         "cursor",
         "lag",

@@ -43,6 +43,7 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
     let written = &[ProblemKind::IdConflict, ProblemKind::DiskFull];
     vec![
         on(Scope::Publish, "publishEvent", Method::POST, "/v1/events")
+            .traced()
             .told(
                 "Publish an event",
                 &format!("Answered when the event is durable. A body of at most {event_bytes_max} bytes, nested at most {NESTING_MAX} deep. Send it again with the same `id` when the outcome is unknown: an event is taken once. CloudEvents 1.0 come structured or as a batch by their content types, and in binary mode by `ce-` headers, with any content type."),
@@ -61,11 +62,12 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .refuses(written)
             .refuses(&[ProblemKind::Forbidden]),
         on(Scope::Publish, "publishBatch", Method::POST, "/v1/events/batch")
+            .traced()
             .told(
                 "Publish many events",
                 &format!("At most {batch_events_max} events and {batch_bytes_max} bytes. An element that does not fit rejects itself only, unless `atomic` is true."),
             )
-            .query("atomic", "Take all of them or none; none may be for later then", flag())
+            .query("atomic", "Take all of them or none", flag())
             .json(
                 list_of(json!({}), 0, batch_events_max),
                 example("two", "Two events", &json!([invoice(), { "type": "invoice.sent", "data": { "number": 1002 } }])),
@@ -75,6 +77,7 @@ pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
             .refuses(written)
             .refuses(&[ProblemKind::Conflict, ProblemKind::Forbidden]),
         on(Scope::Publish, "publishStream", Method::POST, "/v1/events/stream")
+            .traced()
             .told(
                 "Publish a stream of events",
                 "One envelope a line, of any number; one result a line comes back while the stream goes on. Blank lines are passed over.",

@@ -10,13 +10,17 @@
 //! - one file an area
 
 mod admin;
+mod cdc;
 mod dead_letters;
 mod events;
 mod health;
+mod jobs;
 mod operation;
+mod replays;
 mod schedule;
 mod schema;
 mod shared;
+mod sources;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -44,8 +48,12 @@ fn operations(limits: &Limits) -> Vec<Operation> {
     [
         health::operations(),
         events::operations(limits),
+        cdc::operations(),
         schedule::operations(),
+        sources::operations(),
         webhooks::operations(),
+        replays::operations(),
+        jobs::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -84,7 +92,10 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        sources::schemas(),
         webhooks::schemas(),
+        replays::schemas(),
+        jobs::schemas(),
         dead_letters::schemas(),
         admin::schemas(),
     ];

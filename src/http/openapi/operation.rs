@@ -103,6 +103,12 @@ impl Operation {
         self
     }
 
+    /// A request that may be part of a trace.
+    pub(super) fn traced(self) -> Self {
+        let description = "The trace that the events are part of, when they name none (W3C Trace Context); one that is not valid counts as absent";
+        self.header("traceparent", description, json!({ "type": "string" }))
+    }
+
     /// A write that keeps who asked for it and in which context (EVT-5).
     pub(super) fn correlated(self) -> Self {
         let schema = json!({ "type": "string" });
@@ -166,6 +172,14 @@ impl Operation {
     pub(super) fn answers_as(mut self, status: u16, description: &str, kind: &str, schema: Value) -> Self {
         let answer = json!({ "description": description, "content": { kind: { "schema": schema } } });
         self.answers.insert(status.to_string(), answer);
+        self
+    }
+
+    /// The same answer in a further content type.
+    pub(super) fn also_as(mut self, status: u16, kind: &str, schema: Value) -> Self {
+        if let Some(answer) = self.answers.get_mut(&status.to_string()) {
+            answer["content"][kind] = json!({ "schema": schema });
+        }
         self
     }
 

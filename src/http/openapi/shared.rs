@@ -68,6 +68,11 @@ pub(super) fn rate() -> Value {
     json!({ "anyOf": [numbers, words(RateLimit::PRESETS.iter().copied())] })
 }
 
+/// A rate as it is kept and shown.
+pub(super) fn rate_kept() -> Value {
+    answer(vec![("per_second", json!({ "type": "number" })), ("burst", count())])
+}
+
 /// The headers of the components, by name.
 pub(super) fn headers() -> Value {
     json!({
@@ -109,6 +114,15 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            (
+                "bound",
+                json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),
+            ),
+            ("asked_seq", count()),
+            ("earliest_seq", count()),
+            ("earliest_cursor", told()),
+            ("seq", count()),
+            ("state", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );

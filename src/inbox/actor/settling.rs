@@ -10,6 +10,7 @@ use super::InboxActor;
 use super::reading::SHED_REST_MS;
 use super::replaying::Fetcher;
 use crate::event::envelope::Event;
+use crate::event::filter::is_own;
 use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq, prefixed};
@@ -20,7 +21,6 @@ use crate::inbox::state::{Claim, Illegal, Settlement};
 use crate::retry::{AttemptResult, FailureKind};
 use crate::store::StateOp;
 use crate::store::records::{AttemptPage, AttemptRecord, DeadLetterRecord};
-use crate::webhook::health::is_own;
 
 /// A page of attempts is written at this many records …
 const PAGE_RECORDS_MAX: usize = 128;

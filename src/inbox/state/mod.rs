@@ -65,6 +65,23 @@ pub enum Hold {
     },
 }
 
+impl Hold {
+    /// The names of all reasons.
+    pub const NAMES: [&'static str; 4] = ["hub_paused", "paused", "suspended", "rate_limited"];
+
+    /// The name of the reason.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        let [hub_paused, paused, suspended, rate_limited] = Self::NAMES;
+        match self {
+            Self::HubPaused => hub_paused,
+            Self::Paused => paused,
+            Self::Suspended { .. } => suspended,
+            Self::RateLimited { .. } => rate_limited,
+        }
+    }
+}
+
 /// Sizes of an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

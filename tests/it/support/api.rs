@@ -175,6 +175,20 @@ impl Api {
         self.send(Method::POST, path, &[("content-type", content_type)], Some(body)).await
     }
 
+    /// A request whose answer is read bit by bit.
+    pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        request = match &self.credential {
+            Credential::None => request,
+            Credential::ApiKey(key) => request.header("x-api-key", key),
+            Credential::Bearer(token) => request.bearer_auth(token),
+        };
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
     /// Any method, with a JSON object as body where the method takes one.
     pub async fn call(&self, method: &str, path: &str, body: &Value) -> Answer {
         match method {
