@@ -2,7 +2,7 @@
 //!
 //! - [`sign`]: Standard Webhooks signatures
 //! - [`signer`]: how a webhook signs, with one secret or, during a rotation, two
-//! - [`format`]: in which form an event is sent
+//! - [`mod@format`]: in which form an event is sent
 //! - [`template`]: bodies from templates
 //! - [`auth`]: credentials towards the endpoint, and the proxy on the way to it
 //! - [`health`]: how an endpoint fares, and what its owner is told
