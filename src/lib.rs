@@ -19,6 +19,7 @@
 //! - [`schedule`]: events that are held back until they are due
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
+//! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
 //! - [`explain`]: why an event did or did not reach a consumer
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
@@ -47,6 +48,7 @@ pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod outbox;
+pub mod pull;
 pub mod ratelimit;
 pub mod replay;
 pub mod retry;

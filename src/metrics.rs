@@ -59,15 +59,16 @@ series! {
     deliveries_deferred: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_deliveries_deferred_total", "Claims given back without an attempt, by reason."), &["reason"]);
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
-    owner_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_owner_events_total", "Events that the hub put on the log for owners of consumers, by type."), &["type"]);
     jobs: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_jobs", "Jobs that wait or run, by state."), &["state"]);
     jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
     job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
+    owner_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_owner_events_total", "Events that the hub put on the log for owners of consumers, by type."), &["type"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
     cdc_streams: IntGauge = IntGauge::new("tidegate_cdc_streams", "Streams of the change feed that are open.");
     cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);
     inboxes: IntGauge = IntGauge::new("tidegate_inboxes_active", "Consumers whose inbox is in memory.");
     consumers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_consumers", "Consumers, by kind."), &["consumer_kind"]);
+    pull_clients: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_pull_clients", "Clients that wait for deliveries of pull consumers, by how they get them."), &["client"]);
     breaker_transitions: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_breaker_transitions_total", "Changes of breakers, by the state they came to."), &["to"]);
     breakers: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_breakers", "Breakers that are not closed, by state."), &["state"]);
     actor_restarts: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actor_restarts", "Actors built anew after a panic since the process began, by kind."), &["actor"]);

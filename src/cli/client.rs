@@ -209,17 +209,17 @@ impl Client {
         Err(Refusal { failure, retry_after: after.map(Duration::from_secs) })
     }
 
-    /// Asks for a stream of JSON lines that may go on for as long as it likes.
+    /// Asks for an answer that may go on for as long as it likes, of this content type.
     ///
     /// # Errors
     /// When no hub answers, or it refuses.
-    pub async fn lines(&self, path: &str, query: &Query) -> Result<reqwest::Response, Failure> {
+    pub async fn open(&self, path: &str, query: &Query, accept: &'static str) -> Result<reqwest::Response, Failure> {
         let unreachable = |error: reqwest::Error| Failure::Unreachable {
             url: self.base.to_string(),
             reason: causes(&error.without_url()),
         };
         let request = self.http.get(self.address(path, query)).header(AUTHORIZATION, &self.bearer);
-        let answer = request.header(ACCEPT, "application/x-ndjson").timeout(STREAM_TIMEOUT).send();
+        let answer = request.header(ACCEPT, accept).timeout(STREAM_TIMEOUT).send();
         // The head of the answer comes at once; only what follows has time.
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
         let answer = answer.map_err(|_| Failure::Unreachable {

@@ -12,6 +12,7 @@ mod demo;
 mod dlq;
 mod events;
 mod keys;
+mod listen;
 mod pause;
 mod publish;
 mod replay;
@@ -63,6 +64,9 @@ enum Command {
     Publish(publish::Args),
     /// Show new events as they arrive
     Tail(tail::Args),
+    /// Forward live deliveries to a program on this machine, signed, and show each result; needs a key with the scopes
+    /// manage and consume
+    Listen(listen::Args),
     /// Look up events
     #[command(subcommand)]
     Events(events::Command),
@@ -124,6 +128,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Demo(args) => demo::run(target, output, &args),
         Command::Publish(args) => wait(publish::run(target, output, args)),
         Command::Tail(args) => wait(tail::run(target, output, args)),
+        Command::Listen(args) => run_to_end(listen::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
         Command::Schedule(command) => wait(schedule::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
@@ -153,6 +158,11 @@ fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> 
     // A thread that still reads stdin must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// The same for a command that heeds Ctrl-C itself, because it has something to put away.
+fn run_to_end(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn completions(output: Output, shell: clap_complete::Shell) -> Result<(), Failure> {

@@ -146,7 +146,7 @@ enum End {
 
 /// Opens the stream. A hub that was restarted may have other addresses, so they are looked up each time.
 async fn open(target: &Target, query: &Query) -> Result<reqwest::Response, Failure> {
-    Client::new(target, Door::Any)?.lines("/v1/cdc", query).await
+    Client::new(target, Door::Any)?.open("/v1/cdc", query, "application/x-ndjson").await
 }
 
 /// Follows until Ctrl-C, `--count` events, or the end of the log with `--no-follow`.

@@ -34,12 +34,14 @@ pub struct Config {
     pub cdc: Cdc,
     /// Webhook deliveries.
     pub delivery: Delivery,
+    /// Clients of pull consumers.
+    pub pull: Pull,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
-    /// When owners of webhooks are told that they fail, and when webhooks are paused.
-    pub health: Health,
     /// Long work in steps: replays, redrives.
     pub jobs: Jobs,
+    /// When owners of webhooks are told that they fail, and when webhooks are paused.
+    pub health: Health,
     /// Where the key that seals secrets comes from.
     pub secrets: Secrets,
     /// The hub's own log.
@@ -240,6 +242,20 @@ pub struct Delivery {
     pub retry: RetrySchedule,
 }
 
+/// Clients of pull consumers (INB-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pull {
+    /// Polls that wait and streams that are open, of every consumer together.
+    pub clients_max: usize,
+    /// The same of one consumer.
+    pub consumer_clients_max: usize,
+    /// A stream says this often that it is alive; a WebSocket whose client is silent for three times as long is closed.
+    pub heartbeat_ms: u64,
+    /// A stream whose client takes nothing for this long is closed.
+    pub send_timeout_ms: u64,
+}
+
 /// Threads that deliver when the number is left to the hub.
 pub const ARBITERS_DEFAULT_MAX: usize = 4;
 
@@ -297,18 +313,6 @@ pub struct Breaker {
     pub probes_max: u32,
 }
 
-/// When owners of webhooks are told that they fail, and when webhooks are paused (WHK-7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// Failures in a row after which a webhook is told to fail.
-    pub failing_after: u32,
-    /// Time of nothing but failures that pauses it; 0 means never.
-    pub pause_after_ms: u64,
-    /// Failures in a row that pause it; 0 means never.
-    pub pause_after_failures: u32,
-}
-
 /// Long work in steps: replays, redrives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -319,6 +323,18 @@ pub struct Jobs {
     pub finished_max: usize,
     /// How long they are kept.
     pub finished_ms: u64,
+}
+
+/// When owners of webhooks are told that they fail, and when webhooks are paused (WHK-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Failures in a row after which a webhook is told to fail.
+    pub failing_after: u32,
+    /// Time of nothing but failures that pauses it; 0 means never.
+    pub pause_after_ms: u64,
+    /// Failures in a row that pause it; 0 means never.
+    pub pause_after_failures: u32,
 }
 
 /// Where the key that seals secrets comes from (SEC-6).

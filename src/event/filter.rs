@@ -20,26 +20,27 @@ use super::parse::check_type_name;
 use crate::ground::error::Problem;
 use crate::ground::limits;
 
+/// What the types of the hub's own events begin with.
+pub const OWN_PREFIX: &str = "tidegate.";
+
+/// Whether an event of this type is one of the hub's own. They go to those alone who name them: whoever asked for
+/// everything meant the events of producers, and a new kind of notice must not surprise it.
+#[must_use]
+pub fn is_own(event_type: &str) -> bool {
+    event_type.starts_with(OWN_PREFIX)
+}
+
 /// Which event types are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TypePattern {
-    /// Every type: `*`.
+    /// Every type but the hub's own: `*`.
     All,
     /// Every type that has more parts after these: `invoice.*` is `Prefix("invoice")` and means `invoice.paid` and
     /// `invoice.paid.late`, but not `invoice`.
     Prefix(String),
     /// This type alone.
     Exact(String),
-}
-
-/// What the types of the hub's own events begin with: those it puts on the log to tell of itself.
-pub const OWN_PREFIX: &str = "tidegate.";
-
-/// Whether an event of this type is one of the hub's own.
-#[must_use]
-pub fn is_own(event_type: &str) -> bool {
-    event_type.starts_with(OWN_PREFIX)
 }
 
 impl TypePattern {
@@ -78,30 +79,19 @@ impl TypePattern {
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !is_own(event_type),
             Self::Prefix(prefix) => event_type.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.')),
             Self::Exact(exact) => exact == event_type,
         }
     }
 
-    /// Whether a subscription with this pattern takes events of this type. The hub's own are not among everything: they
-    /// are taken by whoever names them, `tidegate.*` say, so that what is told of an endpoint does not go to that
-    /// endpoint unasked.
-    #[must_use]
-    pub fn takes(&self, event_type: &str) -> bool {
-        match self {
-            Self::All => !is_own(event_type),
-            Self::Prefix(_) | Self::Exact(_) => self.matches(event_type),
-        }
-    }
-
-    /// Whether every type that a subscription takes by `other` it takes by this pattern too.
+    /// Whether every type that `other` means is meant by this pattern too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::All, Self::Prefix(name)) => format!("{name}.") != OWN_PREFIX && !is_own(name),
-            (Self::All, Self::Exact(name)) => !is_own(name),
             (Self::All, Self::All) => true,
+            (Self::All, Self::Prefix(prefix)) => !prefix.starts_with(OWN_PREFIX) && format!("{prefix}.") != OWN_PREFIX,
+            (Self::All, Self::Exact(name)) => !is_own(name),
             (Self::Prefix(mine), Self::Prefix(theirs)) => mine == theirs || self.matches(theirs),
             (Self::Prefix(_) | Self::Exact(_), Self::Exact(name)) => self.matches(name),
             (Self::Prefix(_) | Self::Exact(_), Self::All) | (Self::Exact(_), Self::Prefix(_)) => false,
@@ -141,7 +131,7 @@ const REASON_PATTERNS: usize = 5;
 pub struct EventFilter {
     /// The tenant; none means every org, which only the hub's own consumers may ask for.
     pub org: Option<String>,
-    /// Any of these types; empty means all, the hub's own among them.
+    /// Any of these types; empty means all but the hub's own.
     pub event_types: Vec<TypePattern>,
     /// The channel.
     pub channel: Option<String>,
@@ -217,7 +207,8 @@ impl EventFilter {
         if self.org.as_ref().is_some_and(|org| *org != meta.org) {
             return Decision::NoMatch(Clause::Org);
         }
-        if !self.event_types.is_empty() && !self.event_types.iter().any(|pattern| pattern.takes(&meta.event_type)) {
+        let named = self.event_types.iter().any(|pattern| pattern.matches(&meta.event_type));
+        if !named && (!self.event_types.is_empty() || is_own(&meta.event_type)) {
             return Decision::NoMatch(Clause::Type);
         }
         if !scope(&self.channel, &meta.channel) {
@@ -302,7 +293,9 @@ mod tests {
         assert!(
             !prefix.matches("invoice") && !prefix.matches("invoices.paid") && !prefix.matches("order.invoice.paid")
         );
-        assert!(pattern("*").matches("anything"));
+        assert!(pattern("*").matches("anything") && pattern("*").matches("tidegate"));
+        assert!(!pattern("*").matches("tidegate.webhook.paused"), "the hub's own are for those who name them");
+        assert!(pattern("tidegate.*").matches("tidegate.webhook.paused"));
         assert!(pattern("invoice").matches("invoice") && !pattern("invoice").matches("invoice.paid"));
     }
 
@@ -330,29 +323,12 @@ mod tests {
     fn covering_follows_matching() {
         assert!(pattern("a.*").covers(&pattern("a.b.*")) && pattern("a.*").covers(&pattern("a.b")));
         assert!(pattern("a.*").covers(&pattern("a.*")) && pattern("*").covers(&pattern("*")));
-        assert!(!pattern("a.*").covers(&pattern("a")) && !pattern("a.*").covers(&pattern("ab.*")));
-        assert!(!pattern("a.b.*").covers(&pattern("a.*")) && !pattern("a.b").covers(&pattern("a.b.*")));
-    }
-
-    #[test]
-    fn everything_does_not_mean_the_hubs_own_events() {
-        let filter = |patterns: &[&str]| EventFilter {
-            event_types: patterns.iter().map(|text| pattern(text)).collect(),
-            ..EventFilter::default()
-        };
-        let takes =
-            |patterns: &[&str], event_type: &str| filter(patterns).decide(&event(event_type)) == Decision::Match;
-        assert!(!takes(&["*"], "tidegate.webhook.paused"));
-        assert!(takes(&["*"], "tidegate") && takes(&["*"], "tidegates.x"));
-        assert!(
-            takes(&["tidegate.*"], "tidegate.webhook.paused")
-                && takes(&["*", "tidegate.webhook.*"], "tidegate.webhook.paused")
-        );
-        assert!(takes(&[], "tidegate.webhook.paused"), "no patterns, no exception: the feed shows the whole log");
-        assert!(pattern("*").matches("tidegate.webhook.paused"), "a look-up finds them");
         for own in ["tidegate.*", "tidegate.webhook.*", "tidegate.webhook.paused"] {
             assert!(!pattern("*").covers(&pattern(own)), "{own}");
         }
+        assert!(pattern("*").covers(&pattern("tidegate")) && pattern("*").covers(&pattern("tidegates.*")));
+        assert!(!pattern("a.*").covers(&pattern("a")) && !pattern("a.*").covers(&pattern("ab.*")));
+        assert!(!pattern("a.b.*").covers(&pattern("a.*")) && !pattern("a.b").covers(&pattern("a.b.*")));
     }
 
     #[test]

@@ -54,6 +54,8 @@ problem_kinds! {
     Conflict = "conflict", 409, false, "The state does not allow this";
     /// It was there and is no longer kept.
     Gone = "gone", 410, false, "It is no longer kept";
+    /// The tokens of deliveries count no longer.
+    StaleToken = "stale-token", 409, false, "The tokens count no longer";
     /// The body, or a part of it, is too large.
     TooLarge = "too-large", 413, false, "The body is too large";
     /// The content type is not one of those accepted.

@@ -132,7 +132,7 @@ impl HandlerRegistry {
     pub fn handlers_for(&self, event_type: &str) -> Vec<Registered> {
         let entries = self.0.read();
         let all = entries.consumers.values().flatten();
-        let mut found: Vec<Registered> = all.filter(|known| known.pattern.takes(event_type)).cloned().collect();
+        let mut found: Vec<Registered> = all.filter(|known| known.pattern.matches(event_type)).cloned().collect();
         found.sort_by_key(|known| (known.priority, known.id));
         found
     }
@@ -142,13 +142,13 @@ impl HandlerRegistry {
     pub fn handlers_of(&self, consumer: &str, event_type: &str) -> Vec<Registered> {
         let entries = self.0.read();
         let own = entries.consumers.get(consumer).map_or(&[][..], Vec::as_slice);
-        own.iter().filter(|known| known.pattern.takes(event_type)).cloned().collect()
+        own.iter().filter(|known| known.pattern.matches(event_type)).cloned().collect()
     }
 
     /// Whether any handler takes events of this type.
     #[must_use]
     pub fn has(&self, event_type: &str) -> bool {
-        self.0.read().consumers.values().flatten().any(|known| known.pattern.takes(event_type))
+        self.0.read().consumers.values().flatten().any(|known| known.pattern.matches(event_type))
     }
 
     /// The event names that handlers are registered for, each once, sorted.

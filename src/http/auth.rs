@@ -146,6 +146,18 @@ pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Resul
     }
 }
 
+/// The principal, when it may do what needs any one of these scopes.
+pub(crate) fn authorize_any(app: &App, request: &HttpRequest, scopes: &[Scope]) -> Result<Principal, Problem> {
+    let mut refusal = Problem::new(ProblemKind::Forbidden, "no scope allows this");
+    for scope in scopes {
+        match authorize(app, request, *scope) {
+            Err(problem) if problem.kind == ProblemKind::Forbidden => refusal = problem,
+            decided => return decided,
+        }
+    }
+    Err(refusal)
+}
+
 /// The context of a write (EVT-5).
 pub(crate) fn write_context(app: &App, request: &HttpRequest, principal: &Principal) -> WriteContext {
     WriteContext {

@@ -70,6 +70,15 @@ impl Params {
         fits.ok_or_else(|| refuse("limit", format!("a whole number from 1 to {max}"), text))
     }
 
+    /// A whole number within a range.
+    pub(crate) fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, Problem> {
+        let read = |text: &str| {
+            let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+            number.ok_or_else(|| refuse(name, format!("a whole number from {min} to {max}"), text))
+        };
+        self.get(name).map(read).transpose()
+    }
+
     /// An RFC 3339 time.
     pub(crate) fn time(&self, name: &str) -> Result<Option<UnixMs>, Problem> {
         let read = |text: &str| {

@@ -127,6 +127,8 @@ fn bind(
     .keep_alive(Duration::from_millis(settings.keep_alive_ms))
     .client_request_timeout(Duration::from_millis(settings.slow_request_ms))
     .client_disconnect_timeout(Duration::from_secs(1))
+    // A client that closes its side has gone: what it waits for is withdrawn at once.
+    .h1_allow_half_closed(false)
     .shutdown_timeout(IDLE_CLOSE_S)
     .disable_signals()
     .bind(address)?;
@@ -160,6 +162,8 @@ impl Servers {
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.ending.send_replace(true);
+        // Long polls answer and streams end; what is left is short.
+        self.hub.close_feeds();
         for handle in &self.handles {
             handle.pause().await;
         }

@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, dead_letters, deliveries, events, health, jobs, openapi, replays, schedule, sources,
-    stream, webhooks,
+    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, openapi, push, replays,
+    schedule, socket, sources, stream, webhooks,
 };
 
 /// Where a route is offered.
@@ -92,6 +92,21 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/webhooks/{id}/resume"            => webhooks::resume;
     Both  POST   "/v1/webhooks/{id}/rotate-secret"     => webhooks::rotate_secret;
     Both  POST   "/v1/webhooks/{id}/test"              => webhooks::test;
+
+    Both  POST   "/v1/consumers"                       => consumers::create;
+    Both  GET    "/v1/consumers"                       => consumers::list;
+    Both  GET    "/v1/consumers/{name}"                => consumers::show;
+    Both  PATCH  "/v1/consumers/{name}"                => consumers::change;
+    Both  DELETE "/v1/consumers/{name}"                => consumers::delete;
+    Both  POST   "/v1/consumers/{name}/pause"          => consumers::pause;
+    Both  POST   "/v1/consumers/{name}/resume"         => consumers::resume;
+    Both  POST   "/v1/consumers/{name}/pull"           => consumers::pull;
+    Both  POST   "/v1/consumers/{name}/ack"            => consumers::ack;
+    Both  POST   "/v1/consumers/{name}/nak"            => consumers::nak;
+    Both  POST   "/v1/consumers/{name}/term"           => consumers::term;
+    Both  POST   "/v1/consumers/{name}/extend"         => consumers::extend;
+    Both  GET    "/v1/consumers/{name}/stream"         => push::stream;
+    Both  GET    "/v1/consumers/{name}/ws"             => socket::open;
 
     Both  POST   "/v1/webhooks/{id}/replay"            => replays::of_webhook;
     Both  POST   "/v1/webhooks/{id}/recover"           => replays::recover;

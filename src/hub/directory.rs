@@ -23,6 +23,8 @@ use crate::inbox::ledger::Ledger;
 use crate::inbox::messages::{Deliverer, DelivererSlot};
 use crate::inbox::spec::{ConsumerSpec, HubPause, InboxParts, NoticeTaker, Totals};
 use crate::metrics::Metrics;
+use crate::pull::PullService;
+use crate::pull::service::PullDeliverer;
 use crate::ratelimit::Bucket;
 use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
@@ -72,6 +74,8 @@ pub enum Service {
     Webhook(Arc<ArcSwap<Target>>),
     /// By code in this process, once it is registered.
     Handler,
+    /// By clients that ask.
+    Pull(Arc<PullService>),
 }
 
 /// A consumer.
@@ -99,6 +103,15 @@ impl Consumer {
         self.handler.lock().get_or_insert_with(make).clone()
     }
 
+    /// Its name, where that is not its id.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match &self.service {
+            Service::Pull(service) => Some(service.name()),
+            Service::Webhook(_) | Service::Handler => None,
+        }
+    }
+
     /// Makes every actor of this consumer that runs panic. Returns how many.
     pub fn panic_all(&self) -> usize {
         let mut count = 0;
@@ -114,6 +127,9 @@ impl Consumer {
         if let Some(handler) = &*self.handler.lock() {
             handler.hint(PanicNow);
             count += 1;
+        }
+        if let Service::Pull(service) = &self.service {
+            count += usize::from(service.panic_now());
         }
         count
     }
@@ -181,6 +197,9 @@ impl Directory {
         let Some((_, consumer)) = self.consumers.remove(id) else { return };
         let running = consumer.running.lock().take();
         let handler = consumer.handler.lock().take();
+        if let Service::Pull(service) = &consumer.service {
+            service.stop();
+        }
         if let Some(handler) = handler {
             handler.hint(Stop);
         }
@@ -287,6 +306,10 @@ impl Directory {
                 Some((delivery, breaker))
             }
             Service::Handler => None,
+            Service::Pull(service) => {
+                consumer.deliver.store(Arc::new(Some(Arc::new(PullDeliverer(Arc::clone(service))))));
+                None
+            }
         };
         let inbox_parts = InboxParts {
             consumer: consumer.id.clone(),

@@ -188,7 +188,7 @@ impl Hub {
         let waits = !matches!(standing, Standing::Settled | Standing::Processing { .. });
         let breaker = match consumer.service {
             Service::Webhook(_) if waits => self.breaker_state(&consumer.id).await,
-            Service::Webhook(_) | Service::Handler => None,
+            Service::Webhook(_) | Service::Handler | Service::Pull(_) => None,
         };
         let out = view.as_ref().and_then(|view| view.out.iter().find(|(claim, _)| claim.seq == event.seq));
         Ok(Stand {
@@ -223,7 +223,7 @@ impl Hub {
     }
 
     /// Where the router has a consumer; no position when it follows the cursor.
-    async fn position(&self, consumer: &ConsumerId) -> (Seq, Option<Position>) {
+    pub(super) async fn position(&self, consumer: &ConsumerId) -> (Seq, Option<Position>) {
         let asked = self.inner.router.ask(InspectRouter { consumers: vec![consumer.clone()] }).await;
         match asked {
             Ok(view) => (view.cursor, view.consumers.into_iter().next().and_then(|(_, position)| position)),
@@ -294,6 +294,7 @@ fn delivery_json(consumer: &Consumer, event: &Event, stand: &Stand) -> Value {
     let processed_at = last.filter(|attempt| attempt.outcome == DELIVERED).map(|attempt| attempt.at.to_rfc3339());
     json!({
         "consumer": consumer.id.as_str(),
+        "name": consumer.name(),
         "status": status.as_str(),
         "waits_behind_key": matches!(stand.standing, Standing::BehindKey { .. }),
         "attempts": attempts,

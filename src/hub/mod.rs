@@ -22,6 +22,7 @@
 
 mod accept;
 mod alerts;
+mod consume;
 mod deliveries;
 mod directory;
 mod documents;
@@ -34,6 +35,7 @@ mod open;
 mod operate;
 mod owner;
 mod pause;
+mod pulls;
 mod query;
 mod replays;
 mod rotation;
@@ -76,6 +78,7 @@ use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
+pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
@@ -83,6 +86,7 @@ pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
+pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
@@ -118,6 +122,7 @@ struct Inner {
     handler_documents: Documents<handlers::HandlerRecord>,
     keys: Keys,
     webhooks: webhooks::Webhooks,
+    pulls: pulls::Pulls,
     owners: owner::Owners,
     settings: settings::Settings,
     jobs: Arc<Jobs>,
@@ -349,12 +354,12 @@ impl Hub {
             metrics.actor_restarts.with_label_values(&[kind.as_str()]).set(gauge(inner.health.restarts(kind)));
             metrics.actors.with_label_values(&[kind.as_str()]).set(inner.health.running(kind));
         }
+        for (kind, count) in self.consumer_counts() {
+            metrics.consumers.with_label_values(&[kind.as_str()]).set(gauge(count));
+        }
         let (queued, running) = inner.jobs.counts();
         metrics.jobs.with_label_values(&["queued"]).set(gauge(queued as u64));
         metrics.jobs.with_label_values(&["running"]).set(gauge(running as u64));
-        let (webhooks, handlers) = self.consumer_counts();
-        metrics.consumers.with_label_values(&["webhook"]).set(gauge(webhooks));
-        metrics.consumers.with_label_values(&["handler"]).set(gauge(handlers));
         metrics.paused.set(gauge(u64::from(self.is_paused())));
         metrics.ready.set(if self.components().iter().all(|one| one.ok) { 1.0 } else { 0.0 });
         metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);

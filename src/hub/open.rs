@@ -12,6 +12,7 @@ use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::owner::{self, Notices, Owners, keep_house};
+use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
@@ -32,6 +33,7 @@ use crate::job::{Jobs, JobsParts};
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
+use crate::pull::{PullService, TokenKey};
 use crate::replay::ReplayParts;
 use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
@@ -168,6 +170,8 @@ impl Hub {
         let key_uses = Documents::new(Arc::clone(&registry), "key-use");
         let keys = Keys::load(Documents::new(Arc::clone(&registry), "key"), key_uses)?;
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
+        let tokens = TokenKey::generate(&*random);
+        let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -323,6 +327,11 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let now = clock.now();
+        for record in pulls.all() {
+            let service = Service::Pull(PullService::new(&record.settings.name, now));
+            directory.add(ConsumerId::new(&record.id), record.spec(&config), service);
+        }
         let replays = ReplayParts {
             // Jobs read beside the consumers that are behind, one at a time.
             reader: LogReader::new(finder.clone(), Arc::clone(&tail), 1),
@@ -377,6 +386,7 @@ impl Hub {
             handler_documents,
             keys,
             webhooks,
+            pulls,
             owners,
             settings,
             sources,
@@ -389,6 +399,7 @@ impl Hub {
         });
         inner.jobs.begin(Arc::new(inner.replays.clone()));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
+        threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
@@ -404,5 +415,25 @@ async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(KEY_USES_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         Hub { inner }.save_key_uses().await;
+    }
+}
+
+/// Removes ephemeral consumers when their time is over, until the hub ends. Sleeps while there are none.
+async fn expire_consumers(hub: Weak<Inner>) {
+    let Some((changed, clock)) =
+        hub.upgrade().map(|inner| (Arc::clone(&inner.pulls.changed), Arc::clone(&inner.clock)))
+    else {
+        return;
+    };
+    loop {
+        let Some(inner) = hub.upgrade() else { return };
+        let next = Hub { inner }.expire_consumers().await;
+        match next {
+            Some(at) => tokio::select! {
+                () = clock.sleep(Duration::from_millis(at.since_ms(clock.now()))) => {}
+                () = changed.notified() => {}
+            },
+            None => changed.notified().await,
+        }
     }
 }

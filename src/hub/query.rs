@@ -13,6 +13,7 @@ use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{InboxView, Inspect, Publish};
+use crate::inbox::spec::ConsumerKind;
 use crate::inbox::state::Hold;
 use crate::lookup::{Column, WalkLimits, Wanted};
 use crate::router::Inboxes as _;
@@ -238,6 +239,17 @@ impl Hub {
         out
     }
 
+    /// One consumer with its lag and sizes.
+    pub(super) async fn consumer_standing(&self, consumer: &Consumer) -> Value {
+        let view = self.view(consumer, Vec::new()).await;
+        let (cursor, position) = self.position(&consumer.id).await;
+        let position = match &view {
+            Some(view) if view.position != Position::default() => Some(view.position.clone()),
+            Some(_) | None => position,
+        };
+        self.consumer_json(consumer, view.as_ref(), position.map_or(cursor, |one| one.cursor), cursor)
+    }
+
     fn consumer_json(&self, consumer: &Consumer, view: Option<&InboxView>, at: Seq, router: Seq) -> Value {
         let spec = consumer.spec.load();
         let totals = &consumer.totals;
@@ -254,6 +266,7 @@ impl Hub {
         let at = if view.is_some_and(|view| view.follows && view.counts.window == 0) { at.max(router) } else { at };
         json!({
             "id": consumer.id.as_str(),
+            "name": consumer.name(),
             "kind": spec.kind.as_str(),
             "org": spec.filter.org,
             "event_types": spec.filter.event_types,
@@ -267,6 +280,10 @@ impl Hub {
             "replay_rows": counts.replays,
             "waiting_for_retry": counts.due,
             "hold": hold,
+            "waiting_clients": match &consumer.service {
+                Service::Pull(service) => Some(service.clients()),
+                Service::Webhook(_) | Service::Handler => None,
+            },
             "processed": totals.processed.load(Ordering::Relaxed),
             "failed_attempts": totals.failed.load(Ordering::Relaxed),
             "given_up": totals.given_up.load(Ordering::Relaxed),
@@ -315,12 +332,14 @@ impl Hub {
         })
     }
 
-    /// How many webhooks and in-process consumers there are.
-    pub(super) fn consumer_counts(&self) -> (u64, u64) {
-        self.inner.directory.consumers().iter().fold((0, 0), |(webhooks, handlers), one| match one.service {
-            Service::Webhook(_) => (webhooks + 1, handlers),
-            Service::Handler => (webhooks, handlers + 1),
-        })
+    /// How many consumers there are of each kind.
+    pub(super) fn consumer_counts(&self) -> [(ConsumerKind, u64); 3] {
+        let mut counts = [ConsumerKind::Webhook, ConsumerKind::Handler, ConsumerKind::Pull].map(|kind| (kind, 0));
+        for consumer in self.inner.directory.consumers() {
+            let kind = consumer.spec.load().kind;
+            counts.iter_mut().filter(|(of, _)| *of == kind).for_each(|(_, count)| *count += 1);
+        }
+        counts
     }
 }
 

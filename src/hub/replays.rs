@@ -40,13 +40,15 @@ pub(super) fn step_problem(error: StepError) -> Problem {
 }
 
 impl Hub {
-    /// A consumer by its id or name, when this org may see it.
+    /// A consumer by its id or name (that of a pull consumer within the org), when this org may see it.
     ///
     /// # Errors
     /// [`ProblemKind::NotFound`], also for one of another org.
     pub fn consumer_named(&self, name: &str, org: Option<&str>) -> Result<Arc<Consumer>, Problem> {
         let directory = &self.inner.directory;
-        let found = directory.get(&ConsumerId::new(name)).or_else(|| directory.get(&ConsumerId::handler(name)));
+        let pulled = || directory.get(&ConsumerId::new(&self.consumer(name, org).ok()?.id));
+        let handler = || directory.get(&ConsumerId::handler(name));
+        let found = directory.get(&ConsumerId::new(name)).or_else(pulled).or_else(handler);
         let visible = found.filter(|one| org.is_none() || one.spec.load().filter.org.as_deref() == org);
         visible.ok_or_else(|| Problem::not_found("consumer", name))
     }
@@ -56,7 +58,7 @@ impl Hub {
     pub fn is_handler(consumer: &Consumer) -> bool {
         match consumer.service {
             Service::Handler => true,
-            Service::Webhook(_) => false,
+            Service::Webhook(_) | Service::Pull(_) => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Consumer, Hub};
+use super::{Consumer, Hub, Service};
 use crate::inbox::messages::{Inspect, Quiesce};
 use crate::router::Inboxes as _;
 use crate::router::messages::CheckpointNow;
@@ -16,6 +16,7 @@ impl Hub {
     /// Waits for what is out (up to `server.shutdown_ms`), then writes and syncs where everyone stands.
     pub(super) async fn settle_down(&self) {
         let inner = &self.inner;
+        self.close_feeds();
         tokio::select! {
             () = inner.jobs.rest() => {}
             () = inner.clock.sleep(JOBS_REST) => tracing::warn!("a step of a job takes long; it is taken again"),
@@ -51,10 +52,10 @@ impl Hub {
         self.inner.directory.consumers().into_iter().filter(running).collect()
     }
 
-    /// Claims that are out.
+    /// Claims that are out, those of pull consumers aside: their clients cannot answer any more.
     async fn in_flight(&self, consumers: &[Arc<Consumer>]) -> usize {
         let mut count = 0;
-        for consumer in consumers {
+        for consumer in consumers.iter().filter(|one| !matches!(one.service, Service::Pull(_))) {
             let Some(inbox) = self.inner.directory.running(&consumer.id) else { continue };
             count += inbox.ask(Inspect { seqs: Vec::new() }).await.map_or(0, |view| view.counts.in_flight);
         }

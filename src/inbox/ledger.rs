@@ -111,6 +111,14 @@ impl Session {
         self.enqueue_and_wait(ops, Durability::Synced).await
     }
 
+    /// Hands operations in at once, before anything that is handed in after this call; what is returned waits until they
+    /// are on disk.
+    pub fn hand_in_synced(&self, ops: Vec<StateOp>) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (done, answer) = oneshot::channel();
+        self.enqueue(ops, Some(Waiting { durability: Durability::Synced, done }));
+        async move { answer.await.unwrap_or(Err(StoreError::Unavailable)) }
+    }
+
     /// Waits until everything that was handed in before, by whomever, can be read from the store. A new life of an actor
     /// does this before it reads its state: what its last life has handed in may still be on its way.
     ///

@@ -7,6 +7,7 @@ use actix::{Addr, Message};
 use futures_util::future::BoxFuture;
 
 use super::actor::InboxActor;
+use super::demand::Expected;
 use super::state::{Claim, Counts, Hold, Standing};
 use crate::event::envelope::Event;
 use crate::ground::clock::UnixMs;
@@ -82,6 +83,10 @@ pub struct Ticket {
     claim: Claim,
     inbox: Arc<dyn Answers>,
     answered: bool,
+    /// When the lease ends, as it was given out.
+    lease_until: UnixMs,
+    /// Counts it as on its way, where that is counted.
+    expected: Option<Expected>,
 }
 
 impl fmt::Debug for Ticket {
@@ -94,7 +99,32 @@ impl Ticket {
     /// A ticket for a claim of this inbox.
     #[must_use]
     pub fn new(claim: Claim, inbox: Arc<dyn Answers>) -> Self {
-        Self { claim, inbox, answered: false }
+        Self { claim, inbox, answered: false, lease_until: UnixMs::default(), expected: None }
+    }
+
+    /// The same ticket, leased until then, counted as on its way to whoever asked for it.
+    #[must_use]
+    pub fn leased(mut self, lease_until: UnixMs, expected: Option<Expected>) -> Self {
+        self.lease_until = lease_until;
+        self.expected = expected;
+        self
+    }
+
+    /// The claim.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// When the lease ends, as it was given out.
+    #[must_use]
+    pub fn lease_until(&self) -> UnixMs {
+        self.lease_until
+    }
+
+    /// It is no longer on its way.
+    pub fn arrived(&mut self) {
+        self.expected = None;
     }
 
     /// Which attempt this is, from 1.
@@ -172,6 +202,22 @@ pub type DelivererSlot = arc_swap::ArcSwap<Option<Arc<dyn Deliverer>>>;
 pub trait Deliverer: Send + Sync {
     /// Takes work in. What it cannot take it drops, and the tickets give the claims back.
     fn deliver(&self, work: Deliver);
+
+    /// How many claims it takes now: any number, unless it is one that is given only what it asked for.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Counts a claim as on its way, where that is counted.
+    fn expect(&self) -> Option<Expected> {
+        None
+    }
+
+    /// A claim that it was given counts no longer.
+    fn ended(&self, _seq: Seq, _epoch: Epoch) {}
+
+    /// A life of the inbox has begun: what was given out before counts no longer.
+    fn begun(&self) {}
 }
 
 /// Deliverer → inbox: what came of one attempt.
@@ -210,6 +256,73 @@ pub struct Renew {
     pub seq: Seq,
     /// The token of the claim.
     pub epoch: Epoch,
+}
+
+/// A claim as its holder names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimName {
+    /// The event.
+    pub seq: Seq,
+    /// The token of the claim.
+    pub epoch: Epoch,
+    /// When it was given out.
+    pub claimed_at: UnixMs,
+}
+
+/// What the holder of a claim says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done.
+    Ack,
+    /// Not done: try again, after so many milliseconds when they are given, else as the retry policy has it.
+    Nak {
+        /// Wait before the next attempt.
+        delay_ms: Option<u64>,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Give it up at once.
+    Term {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Still at it: a whole lease from now, or so many milliseconds.
+    Extend {
+        /// The lease.
+        lease_ms: Option<u64>,
+    },
+}
+
+/// Client of a pull consumer → inbox: this is what came of these claims. Answered when it is on disk: not even a crash
+/// undoes what was answered. A lease that was extended is not kept over a restart.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Judged>, crate::store::StoreError>")]
+pub struct Judge {
+    /// The claims.
+    pub claims: Vec<ClaimName>,
+    /// What came of them.
+    pub verdict: Verdict,
+}
+
+/// What a verdict on one claim led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// It is done.
+    Acked,
+    /// It is tried again at that time.
+    Retried {
+        /// When.
+        due_at: UnixMs,
+    },
+    /// It is given up.
+    GivenUp,
+    /// The lease ends at that time.
+    Extended {
+        /// When.
+        lease_until: UnixMs,
+    },
+    /// The claim counts no longer (IN-2); nothing has changed.
+    Stale,
 }
 
 /// Breaker or operator → inbox: the upstream may be called again.

@@ -5,6 +5,7 @@
 //!   consumer's deliverer, writes what is an exception
 //! - [`spec`]: what a consumer has asked for
 //! - [`messages`]: what is said to and by an inbox, and the ticket that stands for a claim
+//! - [`demand`]: how much a consumer that is given only what it asks for has asked for
 //! - [`catch_up`]: reads the log for those who are behind
 //! - [`ledger`]: the thread that commits what they hand in
 //!
@@ -21,6 +22,7 @@
 
 pub mod actor;
 pub mod catch_up;
+pub mod demand;
 pub mod ledger;
 pub mod messages;
 pub mod spec;

@@ -29,6 +29,8 @@ pub enum ConsumerKind {
     Webhook,
     /// In-process code.
     Handler,
+    /// Clients that ask for deliveries.
+    Pull,
 }
 
 impl ConsumerKind {
@@ -38,6 +40,7 @@ impl ConsumerKind {
         match self {
             Self::Webhook => "webhook",
             Self::Handler => "handler",
+            Self::Pull => "pull",
         }
     }
 }

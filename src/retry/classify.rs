@@ -35,6 +35,8 @@ pub enum FailureKind {
     Handler,
     /// The handler or consumer said that no retry will help.
     Rejected,
+    /// The consumer asked for another attempt.
+    Nak,
     /// The handler panicked.
     Panic,
     /// The holder neither finished nor renewed its lease in time.
@@ -59,6 +61,7 @@ impl FailureKind {
         Self::Gone,
         Self::Handler,
         Self::Rejected,
+        Self::Nak,
         Self::Panic,
         Self::LeaseExpired,
         Self::Internal,
@@ -80,6 +83,7 @@ impl FailureKind {
             Self::Gone => "gone",
             Self::Handler => "handler",
             Self::Rejected => "rejected",
+            Self::Nak => "nak",
             Self::Panic => "panic",
             Self::LeaseExpired => "lease_expired",
             Self::Internal => "internal",
@@ -96,6 +100,7 @@ impl FailureKind {
             | Self::Tls
             | Self::Timeout
             | Self::Handler
+            | Self::Nak
             | Self::Panic
             | Self::LeaseExpired
             | Self::Internal => true,
@@ -180,6 +185,7 @@ impl AttemptResult {
                 | FailureKind::Auth
                 | FailureKind::Gone
                 | FailureKind::Handler
+                | FailureKind::Nak
                 | FailureKind::Panic
                 | FailureKind::LeaseExpired => Some(CallResult::Failure),
                 FailureKind::Status if status.is_some_and(status_retryable) => Some(CallResult::Failure),

@@ -137,6 +137,17 @@ impl RetryPolicy {
         }
     }
 
+    /// The same schedule with so many attempts.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        match &mut self {
+            Self::Exponential { attempts_max, .. }
+            | Self::Fixed { attempts_max, .. }
+            | Self::Linear { attempts_max, .. } => *attempts_max = attempts,
+        }
+        self
+    }
+
     /// Share by which a delay varies either way.
     #[must_use]
     pub fn jitter(&self) -> f64 {
@@ -180,7 +191,8 @@ impl RetryPolicy {
         delay_ms.min(RETRY_DELAY_MS_MAX)
     }
 
-    /// Reads a policy from a client's JSON: a preset's name, or an object with `kind`.
+    /// Reads a policy from a client's JSON: a preset's name, or an object with `kind`. A fixed list may leave out
+    /// `attempts_max`: one attempt more than it has delays.
     ///
     /// # Errors
     /// A problem that names the field under `field` and the range that is allowed.
@@ -189,7 +201,14 @@ impl RetryPolicy {
             return Self::preset(name)
                 .ok_or_else(|| Problem::field(field, format!("one of {}", Self::PRESETS.join(", ")), name));
         }
-        let policy = Self::deserialize(value).map_err(|error| Problem::field(field, error.to_string(), value))?;
+        let mut given = value.clone();
+        if let Some(map) = given.as_object_mut() {
+            let delays = map.get("delays_ms").and_then(serde_json::Value::as_array).map(Vec::len);
+            if let (Some(delays), false) = (delays, map.contains_key("attempts_max")) {
+                map.insert("attempts_max".into(), (delays + 1).into());
+            }
+        }
+        let policy = Self::deserialize(given).map_err(|error| Problem::field(field, error.to_string(), value))?;
         policy.validate(field)?;
         Ok(policy)
     }

@@ -11,8 +11,8 @@ use actix::{
 use super::drain::Drain;
 use super::index::SubscriptionIndex;
 use super::messages::{
-    Attach, Attached, Attachment, CheckpointNow, Detach, Inspect, Positioned, Reconsider, Retire, RouterView,
-    Subscribe, Unsubscribe,
+    Attach, Attached, Attachment, Begin, CheckpointNow, Detach, Inspect, Keep, Positioned, Reconsider, Retire,
+    RouterView, Subscribe, Unsubscribe,
 };
 use super::pace::Pace;
 use crate::config::LiveSettings;
@@ -475,6 +475,21 @@ impl RouterActor {
         Some(StateOp::Checkpoint { router: self.cursor, set, clear })
     }
 
+    /// Writes the position of one consumer beside the router's cursor of the last checkpoint, which stays: of the others
+    /// nothing is said (CK-1). Waits for the disk.
+    fn keep(&mut self, consumer: ConsumerId, position: Position) -> ResponseFuture<Result<(), StoreError>> {
+        let router = self.checkpointed;
+        let Some(subscriber) = self.subscriber(&consumer) else {
+            return Box::pin(std::future::ready(Err(StoreError::Unavailable)));
+        };
+        subscriber.unsettled = Some(position.clone());
+        subscriber.dirty = false;
+        subscriber.on_disk = true;
+        let op = StateOp::Checkpoint { router, set: vec![(consumer, position)], clear: Vec::new() };
+        // Handed in now: a checkpoint that follows must not be undone by the cursor of the one before it.
+        Box::pin(self.session.hand_in_synced(vec![op]))
+    }
+
     /// Whether an inbox and this router have read their state from the same opening of the store (CK-3).
     fn believes(&self, generation: u64) -> bool {
         generation == self.session.generation()
@@ -510,6 +525,38 @@ impl Handler<Subscribe> for RouterActor {
     fn handle(&mut self, Subscribe { consumer }: Subscribe, _: &mut Self::Context) {
         if let Some(spec) = self.parts.inboxes.spec(&consumer) {
             self.subscribe(&consumer, &spec);
+        }
+    }
+}
+
+impl Handler<Begin> for RouterActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, Begin { consumer }: Begin, _: &mut Self::Context) -> Self::Result {
+        let spec = self.parts.inboxes.spec(&consumer).filter(|_| self.ready);
+        let Some(spec) = spec else { return Box::pin(std::future::ready(Err(StoreError::Unavailable))) };
+        self.subscribe(&consumer, &spec);
+        if spec.from >= self.cursor {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let kept = self.keep(consumer.clone(), Position::at(spec.from));
+        // From here on it is like one that had something pending at a restart.
+        let inbox = self.parts.inboxes.start(&consumer);
+        if let Some(subscriber) = self.subscriber(&consumer) {
+            subscriber.inbox = inbox;
+        }
+        kept
+    }
+}
+
+impl Handler<Keep> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Keep { consumer, generation, position, done }: Keep, ctx: &mut Self::Context) {
+        // Without an answer whoever waits learns that the outcome is unknown.
+        if self.ready && self.believes(generation) {
+            let kept = self.keep(consumer, position);
+            ctx.spawn(async move { drop(done.send(kept.await)) }.into_actor(self));
         }
     }
 }
@@ -647,8 +694,7 @@ impl Handler<CheckpointNow> for RouterActor {
 
     fn handle(&mut self, _: CheckpointNow, _: &mut Self::Context) -> Self::Result {
         let due = if self.ready { self.checkpoint() } else { None };
-        let session = self.session.clone();
-        Box::pin(async move { session.commit_synced(due.into_iter().collect()).await })
+        Box::pin(self.session.hand_in_synced(due.into_iter().collect()))
     }
 }
 

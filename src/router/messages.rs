@@ -1,14 +1,24 @@
 //! What is said to the router.
 
 use actix::Message;
+use tokio::sync::oneshot;
 
 use crate::ground::ids::{ConsumerId, Seq};
-use crate::store::Position;
+use crate::store::{Position, StoreError};
 
 /// Hub → router: a consumer was made or its filter has changed. Answered when events are matched by it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Subscribe {
+    /// Which consumer; its settings are read from the hub's directory.
+    pub consumer: ConsumerId,
+}
+
+/// Hub → router: a consumer was made that begins in the past. Answered when events are matched by it and its position is
+/// on disk: from then on it gets everything after its beginning.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), crate::store::StoreError>")]
+pub struct Begin {
     /// Which consumer; its settings are read from the hub's directory.
     pub consumer: ConsumerId,
 }
@@ -83,6 +93,21 @@ pub struct Positioned {
     pub needed_from: Option<Seq>,
     /// Whether it is attached and everything it was offered is settled or has a row.
     pub nothing_unsettled: bool,
+}
+
+/// Inbox → router: this is where I stand, and it must not be undone. Answered when it is on disk, with everything that
+/// the inbox has handed in before.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Keep {
+    /// Which consumer.
+    pub consumer: ConsumerId,
+    /// The generation of the inbox's ledger session.
+    pub generation: u64,
+    /// Its position.
+    pub position: Position,
+    /// Told when it is on disk. A message that is sent, not asked: positions of one inbox must come in their order.
+    pub done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// Inbox → router: may I end? True when nothing was offered that it has not seen.

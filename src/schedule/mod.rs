@@ -3,8 +3,8 @@
 //! A scheduled event is kept aside from the log, durable before its producer is answered, and appended to the log when it
 //! is due. From then on it is an event like every other, received when it was released.
 //!
-//! - [`book`]: which events wait, in memory: ids, due times, bounds (pure)
-//! - [`lane`]: scheduling, cancelling, releasing: one at a time, against the store
+//! - `book`: which events wait, in memory: ids, due times, bounds (pure)
+//! - `lane`: scheduling, cancelling, releasing: one at a time, against the store
 //! - [`ScheduleActor`]: runs the lane, and wakes when the next event is due
 //!
 //! Invariants

@@ -28,11 +28,13 @@ pub enum ActorKind {
     Job,
     /// Releases scheduled events.
     Schedule,
+    /// Hands the deliveries of one consumer to the clients that wait for them.
+    Pull,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -42,6 +44,7 @@ impl ActorKind {
         Self::Indexer,
         Self::Job,
         Self::Schedule,
+        Self::Pull,
     ];
 
     /// Its name, bounded for labels.
@@ -57,6 +60,7 @@ impl ActorKind {
             Self::Indexer => "indexer",
             Self::Job => "job",
             Self::Schedule => "schedule",
+            Self::Pull => "pull",
         }
     }
 
@@ -71,6 +75,7 @@ impl ActorKind {
             Self::Indexer => 6,
             Self::Job => 7,
             Self::Schedule => 8,
+            Self::Pull => 9,
         }
     }
 }

@@ -321,7 +321,7 @@ fn shared(
         settings.concurrency = usize::try_from(concurrency).ok();
     }
     if let Some(retry) = fields.take("retry") {
-        settings.retry = Some(retry_policy(&retry)?);
+        settings.retry = Some(RetryPolicy::from_json(&retry, "retry")?);
     }
     match fields.sent("rate_limit") {
         None => {}
@@ -345,18 +345,6 @@ fn shared(
         settings.description = Some(description);
     }
     Ok(())
-}
-
-/// A retry policy from JSON. A fixed list may leave out `attempts_max`: one attempt more than it has delays.
-fn retry_policy(value: &Value) -> Result<RetryPolicy, Problem> {
-    let mut value = value.clone();
-    if let Some(map) = value.as_object_mut() {
-        let delays = map.get("delays_ms").and_then(Value::as_array).map(Vec::len);
-        if let (Some(delays), false) = (delays, map.contains_key("attempts_max")) {
-            map.insert("attempts_max".into(), Value::from(delays + 1));
-        }
-    }
-    RetryPolicy::from_json(&value, "retry")
 }
 
 /// Reads a request for a new webhook. `org` is the org the key is confined to.

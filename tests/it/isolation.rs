@@ -29,6 +29,20 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/webhooks/{webhook}/attempts"), Value::Null),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), Value::Null),
         ("DELETE", format!("/v1/webhooks/{webhook}"), Value::Null),
+        ("POST", "/v1/consumers".to_owned(), json!({"name": "own", "org": "acme", "event_types": ["*"]})),
+        ("GET", "/v1/consumers".to_owned(), Value::Null),
+        ("GET", "/v1/consumers/pulled".to_owned(), Value::Null),
+        ("PATCH", "/v1/consumers/pulled".to_owned(), json!({"event_types": ["stolen.*"]})),
+        ("POST", "/v1/consumers/pulled/pause".to_owned(), json!({})),
+        ("POST", "/v1/consumers/pulled/resume".to_owned(), json!({})),
+        ("POST", "/v1/consumers/pulled/pull".to_owned(), json!({"max": 1})),
+        ("POST", "/v1/consumers/pulled/ack".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/nak".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/term".to_owned(), json!({"tokens": [TOKEN]})),
+        ("POST", "/v1/consumers/pulled/extend".to_owned(), json!({"tokens": [TOKEN]})),
+        ("GET", "/v1/consumers/pulled/stream".to_owned(), Value::Null),
+        ("GET", "/v1/consumers/pulled/ws".to_owned(), Value::Null),
+        ("DELETE", "/v1/consumers/pulled".to_owned(), Value::Null),
         ("POST", format!("/v1/webhooks/{webhook}/replay"), json!({})),
         ("POST", format!("/v1/webhooks/{webhook}/recover"), json!({"since": "2020-01-01T00:00:00Z"})),
         ("POST", format!("/v1/webhooks/{webhook}/deliveries/{event}/retry"), json!({})),
@@ -43,6 +57,9 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
     ]
 }
+
+/// A text of the form of a token.
+const TOKEN: &str = "AQAAAAAAAAAHIAAAAAAAAAAAAAGiBYVkewAAAAAAAAAAAAAAAA";
 
 const ADMIN: &[(&str, &str)] = &[
     ("GET", "/v1/admin/keys"),
@@ -72,6 +89,8 @@ async fn scene() -> Scene {
     receiver.script("/acme", [Reply::Status(400)]);
     let made = json!({"url": receiver.url("/acme"), "org": "acme", "event_types": ["a.*"], "retry": retry(&[50])});
     let webhook = acme.webhook(&made).await["id"].as_str().unwrap().to_owned();
+    let pulled = json!({"name": "pulled", "event_types": ["a.*"]});
+    acme.post("/v1/consumers", &pulled).await.expect(201);
     let event = acme.publish(&json!({"id": "acme-1", "type": "a.b", "data": {"private": true}})).await;
     acme.publish(&json!({"id": "acme-later", "type": "a.b", "delay": "7d", "data": {"private": true}})).await;
     let letters = acme.wait_dead_letters(&webhook, 1).await;
@@ -109,7 +128,8 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        let lists = ["/v1/events", "/v1/cdc", "/v1/scheduled", "/v1/webhooks", "/v1/dead-letters", "/v1/jobs"];
+        let lists =
+            ["/v1/events", "/v1/cdc", "/v1/scheduled", "/v1/webhooks", "/v1/consumers", "/v1/dead-letters", "/v1/jobs"];
         if method == "GET" && lists.contains(&path.as_str()) {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;
@@ -122,6 +142,7 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
         "/v1/cdc?org=acme",
         "/v1/scheduled?org=acme",
         "/v1/webhooks?org=acme",
+        "/v1/consumers?org=acme",
         "/v1/dead-letters?org=acme",
     ] {
         let answer = globex.get(path).await;
@@ -166,8 +187,18 @@ async fn a_key_does_only_what_its_scopes_say() {
     let forbidden = [
         ("publish", &["GET /v1/events", "GET /v1/webhooks", "POST /v1/webhooks", "GET /v1/dead-letters"][..]),
         ("read", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}", "POST /v1/webhooks/{}/pause"][..]),
-        ("manage", &["POST /v1/events"][..]),
-        ("consume", &["POST /v1/events", "POST /v1/webhooks", "DELETE /v1/webhooks/{}"][..]),
+        ("manage", &["POST /v1/events", "POST /v1/consumers/pulled/pull", "GET /v1/consumers/pulled/stream"][..]),
+        (
+            "consume",
+            &[
+                "POST /v1/events",
+                "POST /v1/webhooks",
+                "DELETE /v1/webhooks/{}",
+                "POST /v1/consumers",
+                "DELETE /v1/consumers/pulled",
+                "POST /v1/consumers/pulled/pause",
+            ][..],
+        ),
     ];
     for (scope, calls) in forbidden {
         let key = scene.hub.key(&[scope], Some("acme")).await;

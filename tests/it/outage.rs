@@ -253,8 +253,13 @@ async fn a_day_of_a_dead_endpoint_costs_probes_and_no_memory_and_ends_ramped_and
     let most_at_once = seen.most_at_once.load(Ordering::SeqCst);
     assert!((2..=16).contains(&most_at_once), "{most_at_once} at once");
     assert_eq!(seen.started.load(Ordering::SeqCst), events, "each came once");
-    let any = LetterQuery { limit: 1, ..LetterQuery::default() };
-    assert!(hub.blocking(move |hub| hub.dead_letters(&any)).await.unwrap().items.is_empty());
+    assert!(
+        hub.blocking(|hub| hub.dead_letters(&LetterQuery { limit: 1, ..LetterQuery::default() }))
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     eprintln!(
         "{events} events, {first_failures} failures to open, {probes} probes in the day, at most {most_rows} rows, {} MiB at \
          a fifth and {} MiB at the end, {most_at_once} at once after it",

@@ -176,7 +176,9 @@ fn consumer() -> Value {
     ];
     let mut fields = vec![
         ("id", told()),
-        ("kind", words(["webhook", "handler"])),
+        ("name", nullable(told())),
+        ("waiting_clients", nullable(count())),
+        ("kind", words(["webhook", "handler", "pull"])),
         ("org", nullable(told())),
         ("event_types", list(told())),
         ("paused", flag()),

@@ -298,6 +298,7 @@ fn stored(more: FieldList) -> Value {
 fn standing() -> Value {
     answer(vec![
         ("consumer", told()),
+        ("name", nullable(told())),
         ("status", words(["pending", "processing", "processed", "failed", "dead_letter"])),
         ("waits_behind_key", flag()),
         ("attempts", count()),

@@ -6,10 +6,12 @@
 //!
 //! - `reading`: where events come from: offers, the log, attaching and detaching
 //! - `settling`: where they go: claims given out, answers, dead letters, attempt pages
+//! - `judging`: what clients of a pull consumer say of their claims
 //! - `replaying`: events given out again because somebody asked
 //! - `reporting`: what is told: positions, the next wake, the end of an idle inbox
 //! - here: the start, one turn, a handler for each message
 
+mod judging;
 mod reading;
 mod replaying;
 mod reporting;
@@ -67,6 +69,8 @@ pub struct InboxActor {
     idle_planned: bool,
     wake: Option<(UnixMs, SpawnHandle)>,
     idle_since: Option<UnixMs>,
+    /// Since when nobody asks, of a consumer that is given only what it asks for.
+    unasked_since: Option<UnixMs>,
     /// The hub is stopping: nothing more is given out.
     quiesced: bool,
     /// How tickets answer; made at the first claim.
@@ -99,6 +103,7 @@ impl InboxActor {
             idle_planned: false,
             wake: None,
             idle_since: None,
+            unasked_since: None,
             quiesced: false,
             answers: None,
         }
@@ -148,6 +153,11 @@ impl InboxActor {
         self.state = Some(state);
         self.attached = true;
         self.boundary = boundary;
+        // Nothing is read before somebody asks.
+        self.unasked_since = Some(UnixMs::default());
+        if let Some(deliver) = self.parts.deliver.load().as_ref() {
+            deliver.begun();
+        }
         self.turn(ctx);
     }
 
@@ -164,6 +174,7 @@ impl InboxActor {
         if self.state.is_none() {
             return;
         }
+        self.note_demand();
         self.heed_hub_pause();
         self.rest_if_held();
         self.fill(ctx);

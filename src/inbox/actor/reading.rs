@@ -63,12 +63,12 @@ impl InboxActor {
 
     /// A consumer that rests for long holds no events in memory: it detaches and reads again later.
     pub(super) fn rest_if_held(&mut self) {
-        let now = self.now();
+        let (now, unasked) = (self.now(), self.is_unasked());
         let Some(state) = self.state.as_mut() else { return };
         let long = match state.hold(now) {
             Some(Hold::HubPaused | Hold::Paused) => true,
             Some(Hold::Suspended { until }) => until.since_ms(now) > SHED_REST_MS,
-            Some(Hold::RateLimited { .. }) | None => false,
+            Some(Hold::RateLimited { .. }) | None => unasked,
         };
         if !long || state.counts().in_flight > 0 {
             return;
@@ -84,6 +84,9 @@ impl InboxActor {
     }
 
     fn is_held(&self) -> bool {
+        if self.is_unasked() {
+            return true;
+        }
         match self.state.as_ref().and_then(|state| state.hold(self.now())) {
             Some(Hold::HubPaused | Hold::Paused | Hold::Suspended { .. }) => true,
             // It goes on all the time, only slowly: the window is kept full.

@@ -22,7 +22,7 @@ const UNTAKEN_PAUSE_MS: u64 = 1_000;
 impl InboxActor {
     /// One timer at a time, at the earliest time something may happen.
     pub(super) fn plan_wake(&mut self, ctx: &mut Context<Self>) {
-        let at = self.state.as_ref().and_then(InboxState::wake_at);
+        let at = [self.state.as_ref().and_then(InboxState::wake_at), self.rest_at()].into_iter().flatten().min();
         let at = if self.parts.pause.is_on() {
             // The end of the pause is told; this is for an inbox that was being restarted just then.
             let look = self.now().plus_ms(PAUSED_LOOK_MS);

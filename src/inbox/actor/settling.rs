@@ -15,8 +15,9 @@ use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq, prefixed};
 use crate::ground::limits::{ERROR_CHARS_MAX, clip};
-use crate::inbox::messages::{Answers, Deferred, Deliver, Settled, Ticket};
-use crate::inbox::spec::{DeadLetterNote, Notice};
+use crate::inbox::demand::Expected;
+use crate::inbox::messages::{Answers, Deferred, Deliver, Judged, Settled, Ticket};
+use crate::inbox::spec::{ConsumerKind, DeadLetterNote, Notice};
 use crate::inbox::state::{Claim, Illegal, Settlement};
 use crate::retry::{AttemptResult, FailureKind};
 use crate::store::StateOp;
@@ -47,19 +48,18 @@ impl InboxActor {
     pub(super) fn expire_leases(&mut self) {
         let now = self.now();
         let expired = self.state.as_ref().map(|state| state.expired_leases(now)).unwrap_or_default();
+        // Who pulls has had its wait: the lease.
+        let delay_ms = (self.spec.kind == ConsumerKind::Pull).then_some(0);
         for claim in expired {
             let result = AttemptResult::failed(
                 FailureKind::LeaseExpired,
                 format!("no answer within the lease of {} ms", self.spec.rules.lease_ms),
             );
             let lease_ms = u32::try_from(self.spec.rules.lease_ms).unwrap_or(u32::MAX);
-            self.settle(Settled {
-                seq: claim.seq,
-                epoch: claim.epoch,
-                result,
-                latency_ms: lease_ms,
-                snippet: String::new(),
-            });
+            let Claim { seq, epoch, attempt: _ } = claim;
+            let settled = Settled { seq, epoch, result, latency_ms: lease_ms, snippet: String::new() };
+            // What the machine has told of is there.
+            self.settle_with(settled, delay_ms);
         }
     }
 
@@ -75,10 +75,10 @@ impl InboxActor {
         }
         let now = self.parts.clock.now();
         let claims = match self.spec.rate_limit {
-            None => state.claim(now),
+            None => state.claim_most(now, deliver.room()),
             Some(limit) => {
                 let mut rate = self.parts.rate.lock();
-                let claims = state.claim_most(now, rate.available(&limit, now) as usize);
+                let claims = state.claim_most(now, deliver.room().min(rate.available(&limit, now) as usize));
                 rate.take(&limit, now, u32::try_from(claims.len()).unwrap_or(u32::MAX));
                 if rate.available(&limit, now) == 0 && state.has_runnable() && state.hold(now).is_none() {
                     state.throttle(rate.take(&limit, now, 1).next_at);
@@ -93,10 +93,15 @@ impl InboxActor {
         let mut work = Vec::with_capacity(claims.len());
         let mut absent = Vec::new();
         let answers = self.answers(ctx);
+        let lease_until = now.plus_ms(self.spec.rules.lease_ms);
         for claim in claims {
+            let expected = deliver.expect();
             match self.bodies.get(&claim.seq) {
-                Some(event) => work.push((Ticket::new(claim, Arc::clone(&answers)), Arc::clone(event))),
-                None => absent.push(claim),
+                Some(event) => {
+                    let ticket = Ticket::new(claim, Arc::clone(&answers)).leased(lease_until, expected);
+                    work.push((ticket, Arc::clone(event)));
+                }
+                None => absent.push((claim, expected)),
             }
         }
         if !work.is_empty() {
@@ -108,9 +113,9 @@ impl InboxActor {
     }
 
     /// Reads the events of claims whose body is not in memory (exception rows), then gives them out.
-    fn fetch(&mut self, claims: Vec<Claim>, ctx: &mut Context<Self>) {
+    fn fetch(&mut self, claims: Vec<(Claim, Option<Expected>)>, ctx: &mut Context<Self>) {
         let letter_of = |claim: &Claim| self.state.as_ref()?.dead_letter_of(claim.seq).map(str::to_owned);
-        let wanted = claims.iter().map(|claim| (claim.seq, letter_of(claim))).collect();
+        let wanted = claims.iter().map(|(claim, _)| (claim.seq, letter_of(claim))).collect();
         let fetcher = Fetcher {
             reader: self.parts.reader.clone(),
             state: Arc::clone(&self.parts.state),
@@ -122,7 +127,7 @@ impl InboxActor {
             Err(error) => {
                 tracing::warn!(consumer = %inbox.parts.consumer, %error, "reading events to deliver failed; trying again");
                 let until = Some(inbox.now().plus_ms(FETCH_PAUSE_MS));
-                for claim in claims {
+                for (claim, _) in claims {
                     inbox.defer(Deferred { seq: claim.seq, epoch: claim.epoch, until });
                 }
                 inbox.turn(ctx);
@@ -130,20 +135,20 @@ impl InboxActor {
         }));
     }
 
-    fn fetched(&mut self, claims: Vec<Claim>, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
+    fn fetched(&mut self, claims: Vec<(Claim, Option<Expected>)>, events: Vec<Arc<Event>>, ctx: &mut Context<Self>) {
         let mut events: HashMap<Seq, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
         let mut work = Vec::with_capacity(claims.len());
         let answers = self.answers(ctx);
         let now = self.now();
-        for claim in claims {
+        for (claim, expected) in claims {
             // The lease began before the event was read; a claim that has run out meanwhile is not given out.
-            if self.state.as_mut().is_none_or(|state| state.renew(claim.seq, claim.epoch, now).is_err()) {
-                continue;
-            }
+            let lease = self.state.as_mut().map(|state| state.lease_for(claim.seq, claim.epoch, now, None));
+            let Some(Ok(lease_until)) = lease else { continue };
             match events.remove(&claim.seq) {
                 Some(event) => {
                     self.bodies.insert(claim.seq, Arc::clone(&event));
-                    work.push((Ticket::new(claim, Arc::clone(&answers)), event));
+                    let ticket = Ticket::new(claim, Arc::clone(&answers)).leased(lease_until, expected);
+                    work.push((ticket, event));
                 }
                 None => {
                     tracing::warn!(consumer = %self.parts.consumer, seq = claim.seq.0, "retention has dropped an event that was to be tried again");
@@ -160,14 +165,23 @@ impl InboxActor {
 
     /// Takes the answer to a claim: decides what follows, records the attempt, writes what is an exception.
     pub(super) fn settle(&mut self, settled: Settled) {
+        self.settle_with(settled, None);
+    }
+
+    /// The same, with the wait before the next attempt where that is given. Returns what it led to; nothing has changed
+    /// when the claim counts no longer.
+    pub(super) fn settle_with(&mut self, settled: Settled, delay_ms: Option<u64>) -> Judged {
         let Settled { seq, epoch, result, latency_ms, snippet } = settled;
         let now = self.now();
         let kind = self.spec.kind.as_str();
-        let Some(state) = self.state.as_ref() else { return };
+        let Some(state) = self.state.as_ref() else { return Judged::Stale };
         // An answer of an old claim has no effect at all (IN-2).
         let (attempts, first_attempt) = match state.claimed(seq, epoch) {
             Ok(history) => history,
-            Err(illegal) => return self.refuse(illegal),
+            Err(illegal) => {
+                self.refuse(illegal);
+                return Judged::Stale;
+            }
         };
         let attempt = attempts + 1;
         self.parts.metrics.attempts.with_label_values(&[kind, result.as_str()]).inc();
@@ -178,12 +192,17 @@ impl InboxActor {
             AttemptResult::Delivered { status } => (Settlement::Processed, Some(status), None),
             AttemptResult::Failed { kind, status, message, retry_after_ms } => {
                 let failure = Failure { kind, status, message: clip(&message, ERROR_CHARS_MAX).to_owned() };
-                (self.after_failure(&failure, attempt, retry_after_ms), status, Some(failure))
+                (self.after_failure(&failure, attempt, retry_after_ms, delay_ms), status, Some(failure))
             }
         };
         let next_try_at = match &settlement {
             Settlement::Retry { due_at, .. } => Some(*due_at),
             Settlement::Processed | Settlement::GivenUp | Settlement::Deferred => None,
+        };
+        let judged = match &settlement {
+            Settlement::Processed => Judged::Acked,
+            Settlement::Retry { due_at, .. } => Judged::Retried { due_at: *due_at },
+            Settlement::GivenUp | Settlement::Deferred => Judged::GivenUp,
         };
         let record = AttemptRecord {
             seq,
@@ -221,15 +240,17 @@ impl InboxActor {
             }
         }
         let gave_dead_letter = !ops.is_empty();
-        if self.apply(seq, epoch, settlement, ops) {
-            if gave_dead_letter {
-                self.parts.metrics.dead_letters.inc();
-            }
-            self.note(record);
-            if event.is_some_and(|event| !is_own(&event.meta.event_type)) {
-                self.tell_hub(tells, given_up);
-            }
+        if !self.apply(seq, epoch, settlement, ops) {
+            return Judged::Stale;
         }
+        if gave_dead_letter {
+            self.parts.metrics.dead_letters.inc();
+        }
+        self.note(record);
+        if event.is_some_and(|event| !is_own(&event.meta.event_type)) {
+            self.tell_hub(tells, given_up);
+        }
+        judged
     }
 
     /// Tells the hub what may be news to the owner. The hub's own events are none (EH-3).
@@ -246,9 +267,16 @@ impl InboxActor {
         }
     }
 
-    /// Whether and when a failed delivery is tried again. An endpoint that is too busy rests for as long as it says, or
-    /// for a while when it does not say.
-    fn after_failure(&mut self, failure: &Failure, attempt: u32, retry_after_ms: Option<u64>) -> Settlement {
+    /// Whether and when a failed delivery is tried again. An endpoint that is too busy rests for as long as it
+    /// says, or for a while when it does not say.
+    /// `asked_ms` is the wait that the holder of the claim asked for.
+    fn after_failure(
+        &mut self,
+        failure: &Failure,
+        attempt: u32,
+        retry_after_ms: Option<u64>,
+        asked_ms: Option<u64>,
+    ) -> Settlement {
         let Failure { kind, status, ref message } = *failure;
         let now = self.now();
         if matches!(status, Some(429 | 503))
@@ -260,9 +288,12 @@ impl InboxActor {
             }
         }
         let retryable = kind.retryable(status);
-        let delay_ms = retryable
-            .then(|| self.spec.retry.next_delay(attempt, self.parts.random.fraction(), retry_after_ms))
-            .flatten();
+        let scheduled = || self.spec.retry.next_delay(attempt, self.parts.random.fraction(), retry_after_ms);
+        let delay_ms = match asked_ms {
+            Some(asked_ms) => Some(asked_ms).filter(|_| attempt < self.spec.retry.attempts_max()),
+            None => scheduled(),
+        };
+        let delay_ms = delay_ms.filter(|_| retryable);
         match delay_ms {
             Some(delay_ms) => Settlement::Retry { due_at: now.plus_ms(delay_ms), error: message.clone() },
             None => Settlement::GivenUp,
@@ -293,6 +324,9 @@ impl InboxActor {
         }
         if !kept {
             self.bodies.remove(&seq);
+        }
+        if let Some(deliver) = self.parts.deliver.load().as_ref() {
+            deliver.ended(seq, epoch);
         }
         ops.extend(change.map(|change| change.into_op(&self.parts.consumer)));
         self.session.commit(ops);
@@ -365,6 +399,10 @@ impl InboxActor {
 
     pub(super) fn defer(&mut self, Deferred { seq, epoch, until }: Deferred) {
         if self.apply(seq, epoch, Settlement::Deferred, Vec::new()) {
+            // Whoever pulled has gone; that says nothing of the next one.
+            if until.is_none() && self.spec.kind == ConsumerKind::Pull {
+                return;
+            }
             let until = until.unwrap_or_else(|| self.now().plus_ms(SHED_REST_MS));
             if let Some(state) = self.state.as_mut() {
                 state.suspend(until);

@@ -169,13 +169,21 @@ impl InboxState {
     /// # Errors
     /// [`Illegal`] when the claim is not the one that counts.
     pub fn renew(&mut self, seq: Seq, epoch: Epoch, now: UnixMs) -> Result<(), Illegal> {
+        self.lease_for(seq, epoch, now, None).map(|_| ())
+    }
+
+    /// Lets the lease of a claim end so many milliseconds from now, or a whole lease. Returns when.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the claim is not the one that counts.
+    pub fn lease_for(&mut self, seq: Seq, epoch: Epoch, now: UnixMs, lease_ms: Option<u64>) -> Result<UnixMs, Illegal> {
         let item = self.items.get_mut(&seq).ok_or(Illegal::Unknown(seq))?;
-        let lease_until = item.lease_of(seq, epoch)?;
-        self.leases.remove(&(lease_until, seq));
-        let lease_until = now.plus_ms(self.rules.lease_ms);
+        let before = item.lease_of(seq, epoch)?;
+        self.leases.remove(&(before, seq));
+        let lease_until = now.plus_ms(lease_ms.unwrap_or(self.rules.lease_ms));
         item.phase = Phase::InFlight { epoch, lease_until };
         self.leases.insert((lease_until, seq));
-        Ok(())
+        Ok(lease_until)
     }
 
     /// Attempts made before this claim, and when the first was.

@@ -70,6 +70,8 @@ pub struct Hub {
     log: Arc<Mutex<String>>,
     public: String,
     admin: String,
+    /// Where the public listener is to be.
+    public_at: String,
 }
 
 impl Hub {
@@ -92,7 +94,15 @@ impl Hub {
         let settings =
             SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).chain(own).collect();
         let log = Arc::new(Mutex::new(String::new()));
-        Self { dir, settings, running: None, log, public: String::new(), admin: String::new() }
+        Self {
+            dir,
+            settings,
+            running: None,
+            log,
+            public: String::new(),
+            admin: String::new(),
+            public_at: "127.0.0.1:0".to_owned(),
+        }
     }
 
     /// Sets a variable of the environment for the runs to come.
@@ -112,7 +122,7 @@ impl Hub {
         // A file that is not there is as good as removed.
         fs::remove_file(data_dir.join("addresses.json")).ok();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
+        command.args(["serve", "--public", &self.public_at, "--admin", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
         let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE"));
         for (name, _) in foreign {
             command.env_remove(name);
@@ -142,6 +152,12 @@ impl Hub {
     pub async fn restart(&mut self) {
         let running = self.spawn();
         self.adopt(running).await;
+    }
+
+    /// Starts the hub again with its public listener where it was.
+    pub async fn restart_at(&mut self, public: &str) {
+        self.public_at = public.to_owned();
+        self.restart().await;
     }
 
     /// Makes a started process this hub's own and waits until it is ready.

@@ -297,3 +297,20 @@ fn a_rate_that_is_used_up_holds_what_is_ready_and_neither_empties_the_window_nor
     inbox.unthrottle();
     assert_eq!(inbox.hold(until), None);
 }
+
+#[test]
+fn a_lease_ends_when_its_holder_was_last_told_and_a_late_holder_changes_nothing() {
+    let mut inbox = inbox(Ordering::None);
+    offer(&mut inbox, 1, 1);
+    let claim = inbox.claim(START)[0];
+    let until = inbox.lease_for(claim.seq, claim.epoch, START, Some(9_000)).expect("counts");
+    assert_eq!((until, inbox.wake_at()), (START.plus_ms(9_000), Some(until)));
+    assert_eq!(inbox.expired_leases(START.plus_ms(LEASE_MS)), [], "longer than the lease it began with");
+    let until = inbox.lease_for(claim.seq, claim.epoch, START, Some(10)).expect("counts");
+    assert_eq!(inbox.expired_leases(until).len(), 1, "shorter, too");
+    fail(&mut inbox, claim, until);
+    assert!(inbox.lease_for(claim.seq, claim.epoch, until, None).is_err());
+    let again = inbox.claim_most(until, 1)[0];
+    assert!(inbox.lease_for(claim.seq, claim.epoch, until, None).is_err(), "IN-2");
+    assert_eq!(inbox.lease_for(again.seq, again.epoch, until, None), Ok(until.plus_ms(LEASE_MS)));
+}
