@@ -67,6 +67,8 @@ async fn an_endpoint_that_takes_everything_and_fails_always_makes_few_events_and
     receiver.always("/sick", Reply::Status(400));
     let everything = json!({"event_types": ["*", "tidegate.*"]});
     let sick = webhook(&hub, &hook(&receiver, "/sick", "*", everything)).await;
+    // `*` alone does not mean the hub's own events.
+    webhook(&hub, &hook(&receiver, "/unasked", "*", json!({}))).await;
     for n in 0..40 {
         publish(&hub, "a.b", &format!("{n}")).await;
     }
@@ -74,11 +76,8 @@ async fn an_endpoint_that_takes_everything_and_fails_always_makes_few_events_and
         let hub = hub.clone();
         async move {
             until(&format!("{least} dead letters"), || async {
-                let found = hub
-                    .blocking(|hub| hub.dead_letters(&LetterQuery { limit: 1_000, ..LetterQuery::default() }))
-                    .await
-                    .unwrap()
-                    .items;
+                let all = LetterQuery { limit: 1_000, ..LetterQuery::default() };
+                let found = hub.blocking(move |hub| hub.dead_letters(&all)).await.unwrap().items;
                 (found.len() >= least).then_some(found)
             })
             .await
@@ -96,11 +95,12 @@ async fn an_endpoint_that_takes_everything_and_fails_always_makes_few_events_and
         let told = told(&receiver);
         let exhausted = told.get("tidegate.webhook.exhausted")?;
         let count: u64 = exhausted.iter().map(|one| one["data"]["count"].as_u64().unwrap()).sum();
+        clock.advance(Duration::from_secs(60));
         (count == 40).then_some(())
     })
     .await;
     let exhausted = counts(&receiver)["tidegate.webhook.exhausted"];
-    assert!((2..=4).contains(&exhausted), "{exhausted}");
+    assert!((2..=10).contains(&exhausted), "{exhausted}");
     assert_eq!(counts(&receiver)["tidegate.webhook.failing"], 1);
     letters(40 + 1 + exhausted).await;
     for _ in 0..30 {
@@ -113,6 +113,8 @@ async fn an_endpoint_that_takes_everything_and_fails_always_makes_few_events_and
     let now = counts(&receiver);
     assert!((exhausted..=exhausted + 1).contains(&now["tidegate.webhook.exhausted"]), "{now:?}");
     assert_eq!((now["tidegate.webhook.failing"], now.len()), (1, 2), "{now:?}");
+    receiver.wait_event("/unasked", "fence").await;
+    assert!(receiver.on("/unasked").iter().all(|one| !one.json()["type"].as_str().unwrap().starts_with("tidegate.")));
     let told = told(&receiver);
     let failing = &told["tidegate.webhook.failing"][0];
     assert_eq!((&failing["org"], &failing["data"]["webhook"]), (&json!("acme"), &json!(sick)), "{failing}");
@@ -183,8 +185,10 @@ async fn five_days_of_nothing_but_failures_pause_it_also_over_restarts_and_resum
     assert_eq!(hub.webhook(&dead, None).unwrap().status, WebhookStatus::Active);
     receiver.always("/dead", Reply::Status(200));
     until("the first success is a recovery", || async {
-        clock.advance(DAY);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Not while something is out: its lease would end.
+        if hub.consumers().await.iter().all(|one| one["in_flight"] == 0) {
+            clock.advance(DAY);
+        }
         counts(&receiver).contains_key("tidegate.webhook.recovered").then_some(())
     })
     .await;
