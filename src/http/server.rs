@@ -167,10 +167,14 @@ impl Servers {
         for handle in &self.handles {
             handle.pause().await;
         }
-        let clock = self.hub.clock();
-        let deadline = clock.now().plus_ms(self.hub.config().server.shutdown_ms);
-        while self.in_flight.load(Ordering::Acquire) > 0 && clock.now() < deadline {
-            clock.sleep(Duration::from_millis(5)).await;
+        let answered = async {
+            while self.in_flight.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let limit = Duration::from_millis(self.hub.config().server.shutdown_ms);
+        if tokio::time::timeout(limit, answered).await.is_err() {
+            tracing::warn!("requests were still being answered at the end of server.shutdown_ms");
         }
         let [public, admin] = &self.handles;
         futures_util::future::join(public.stop(true), admin.stop(true)).await;

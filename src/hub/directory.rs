@@ -203,11 +203,10 @@ impl Directory {
         if let Some(handler) = handler {
             handler.hint(Stop);
         }
-        if let Some(inbox) = end(running) {
-            tokio::select! {
-                () = inbox.ended() => {}
-                () = self.parts.clock.sleep(END_LIMIT) => tracing::warn!(consumer = %id, "the inbox does not end"),
-            }
+        if let Some(inbox) = end(running)
+            && tokio::time::timeout(END_LIMIT, inbox.ended()).await.is_err()
+        {
+            tracing::warn!(consumer = %id, "the inbox does not end");
         }
     }
 

@@ -278,9 +278,8 @@ impl Hub {
         }
         // A store that does not come back must not keep the process from ending.
         let limit = Duration::from_millis(inner.config.server.shutdown_ms) + WRITE_LIMIT;
-        tokio::select! {
-            () = self.settle_down() => {}
-            () = inner.clock.sleep(limit) => tracing::warn!("the stop took too long; some deliveries come again"),
+        if tokio::time::timeout(limit, self.settle_down()).await.is_err() {
+            tracing::warn!("the stop took too long; some deliveries come again");
         }
         inner.tracer.flush().await;
         let threads = inner.threads.lock().take();

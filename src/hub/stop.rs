@@ -1,7 +1,11 @@
 //! The ordered stop: no claims any more, what is out is waited for, positions are written.
+//!
+//! Its limits are of the process and not of what is stored, so they run in real time whatever clock the hub was given.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use super::{Consumer, Hub, Service};
 use crate::inbox::messages::{Inspect, Quiesce};
@@ -11,22 +15,27 @@ use crate::supervise::Stop;
 
 /// A step of a job that is under way may take this long at the stop.
 const JOBS_REST: Duration = Duration::from_secs(5);
+/// How often it is asked whether everything that was out is back.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Hub {
     /// Waits for what is out (up to `server.shutdown_ms`), then writes and syncs where everyone stands.
     pub(super) async fn settle_down(&self) {
         let inner = &self.inner;
         self.close_feeds();
-        tokio::select! {
-            () = inner.jobs.rest() => {}
-            () = inner.clock.sleep(JOBS_REST) => tracing::warn!("a step of a job takes long; it is taken again"),
+        if timeout(JOBS_REST, inner.jobs.rest()).await.is_err() {
+            tracing::warn!("a step of a job takes long; it is taken again");
         }
         // What falls due from now on waits for the next start.
         inner.schedule.hint(Stop);
         let paused = self.pause_all();
-        let deadline = inner.clock.now().plus_ms(inner.config.server.shutdown_ms);
-        while inner.clock.now() < deadline && self.in_flight(&paused).await > 0 {
-            inner.clock.sleep(Duration::from_millis(10)).await;
+        let all_back = async {
+            while self.in_flight(&paused).await > 0 {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        if timeout(Duration::from_millis(inner.config.server.shutdown_ms), all_back).await.is_err() {
+            tracing::warn!("deliveries were still out at the end of server.shutdown_ms; they come again");
         }
         // Inboxes have answered after their last settlement, so what they reported reaches the router before this.
         self.report_all(&paused).await;
