@@ -189,7 +189,9 @@ enum Prepared {
     Run(ServiceRequest, Permit, Ask),
 }
 
-fn refuse(request: ServiceRequest, problem: Problem) -> Prepared {
+/// Refuses before the routes are reached. It counts against the key's rate all the same.
+fn refuse(app: &Shared, principal: &Principal, request: ServiceRequest, problem: Problem) -> Prepared {
+    let problem = principal.charge(app, request.request(), 1).err().unwrap_or(problem);
     Prepared::Answered(request.into_response(Refusal(problem).error_response()))
 }
 
@@ -250,11 +252,12 @@ async fn prepare(app: &Shared, mut request: ServiceRequest) -> Prepared {
     let Some(principal) = auth::identify(app, request.request()) else { return Prepared::Plain(request) };
     let key = match key_of(&request) {
         Ok(key) => key,
-        Err(problem) => return refuse(request, problem),
+        Err(problem) => return refuse(app, &principal, request, problem),
     };
     if let Rule::Refused(reason) = rule {
         let sent = String::from_utf8_lossy(key.as_bytes()).into_owned();
-        return refuse(request, Problem::field(NAME, format!("none here: {reason}"), sent));
+        let problem = Problem::field(NAME, format!("none here: {reason}"), sent);
+        return refuse(app, &principal, request, problem);
     }
     let limit = app.hub.config().limits.batch_bytes_max.max(body::DOCUMENT_BYTES_MAX);
     let bytes = match request.extract::<web::Payload>().await {
@@ -263,7 +266,7 @@ async fn prepare(app: &Shared, mut request: ServiceRequest) -> Prepared {
     };
     let bytes = match bytes {
         Ok(bytes) => bytes,
-        Err(problem) => return refuse(request, problem),
+        Err(problem) => return refuse(app, &principal, request, problem),
     };
     let [kind, application, org] = owner_of(&principal);
     let method = route.method.as_str().as_bytes();
@@ -279,7 +282,7 @@ async fn prepare(app: &Shared, mut request: ServiceRequest) -> Prepared {
             let answer = replay(app, request.request(), &answer);
             Prepared::Answered(request.into_response(answer))
         }
-        Err(error) => refuse(request, key_problem(error)),
+        Err(error) => refuse(app, &principal, request, key_problem(error)),
     }
 }
 

@@ -34,5 +34,8 @@ mod state;
 mod table;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use service::{Answer, Ask, Claim, Idempotency, KeyError, Permit, Recorded};
 pub use state::{Fingerprint, KEY_CHARS_MAX, KeyId, check_key};

@@ -98,7 +98,7 @@ pub trait IdempotencyStore: Send + Sync {
     /// The answer that is kept with a key.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// When the engine fails or the answer is damaged.
     fn key_answer(&self, place: KeyPlace) -> Result<Option<Bytes>, StoreError>;
 
     /// Forgets keys that were first asked for before this time, in whole stretches: some stay a little longer.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tidegate::ground::clock::ManualClock;
 use tidegate::ground::error::{Problem, ProblemKind};
 use tidegate::hub::{Hub as Embedded, OnceKey};
+use tidegate::store::IdempotencyStore as _;
 use tokio::sync::Notify;
 
 use crate::embed::{START, directory, open};
@@ -221,6 +222,25 @@ async fn a_key_of_another_application_or_org_is_another_key() {
 }
 
 #[tokio::test]
+async fn what_is_refused_or_replayed_counts_against_the_rate_of_the_key() {
+    let hub = Hub::start().await;
+    let wanted = json!({"application": "shop", "org": "acme", "scopes": ["publish"],
+        "rate_limit": {"per_second": 0.01, "burst": 4}});
+    let made = hub.admin().post("/v1/admin/keys", &wanted).await.expect(201).json();
+    let shop = hub.public(made["key"].as_str().unwrap());
+    let event = json!({"type": "order.placed"});
+    let first = post(&shop, "/v1/events", "k", &event).await.expect(202);
+    let again = post(&shop, "/v1/events", "k", &event).await;
+    assert_replayed(&first, &again);
+    assert!(again.header("ratelimit").unwrap().contains("r=2"), "{again:?}");
+    post(&shop, "/v1/events", "k", &json!({"type": "order.paid"})).await.expect_problem(422, "idempotency-mismatch");
+    post(&shop, "/v1/events", "", &event).await.expect_problem(400, "invalid-field");
+    for (key, body) in [("k", &event), ("other", &event), ("", &event), ("k", &json!({}))] {
+        post(&shop, "/v1/events", key, body).await.expect_problem(429, "rate-limited");
+    }
+}
+
+#[tokio::test]
 async fn what_stood_in_the_way_is_not_kept() {
     let hub = Hub::start_with(&[("FAULTS__ENABLED", "true")]).await;
     let wanted = json!({"application": "shop", "org": "acme", "scopes": ["read"]});
@@ -382,6 +402,17 @@ async fn an_operation_of_the_program_is_done_once_and_forgotten_after_a_day() {
     until("what is over is swept away", || async {
         driven.clock.advance(Duration::from_secs(60));
         (driven.keys() == 1).then_some(())
+    })
+    .await;
+    // From the disk, too.
+    let rows = || {
+        let mut rows = 0;
+        driven.hub.engine().keys(&mut |_| rows += 1).unwrap();
+        rows
+    };
+    until("the rows are gone", || async {
+        driven.clock.advance(Duration::from_secs(60));
+        (rows() == 1).then_some(())
     })
     .await;
     driven.hub.stop().await;

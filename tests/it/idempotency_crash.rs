@@ -100,7 +100,7 @@ async fn produce(load: Arc<Load>, producer: usize) {
 
 #[tokio::test]
 async fn killed_again_and_again_every_keyed_event_is_there_once() {
-    const KILLS: usize = 6;
+    const KILLS: usize = 10;
     let kills = Kills::new(400);
     let mut hub = Hub::start_with(SETTINGS).await;
     let key = hub.key(&["publish", "read"], Some("acme")).await;

@@ -188,8 +188,10 @@ fn cloud_events(events_max: usize) -> Value {
 
 fn cloud_event() -> Value {
     let attribute = json!({ "type": ["string", "number", "boolean", "null"] });
-    let event_type =
-        json!({ "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE });
+    let event_type = json!({
+        "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE,
+        "description": "Types that begin with `tidegate.` are the hub's own: a producer's are refused.",
+    });
     let mut schema = answer_with(
         vec![
             ("specversion", words(["1.0"])),

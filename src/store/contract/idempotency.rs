@@ -4,6 +4,7 @@ use super::*;
 use crate::store::{KeptAnswer, KeyOp, KeyPlace, KeyRecord, StoreError};
 
 contract!(
+    an_answer_may_begin_with_any_byte,
     what_is_known_of_a_key_is_there_after_a_restart_with_its_answer,
     a_forgotten_key_is_gone_with_its_answer_and_the_rest_stays,
     old_keys_are_swept_away_and_newer_ones_stay,
@@ -56,6 +57,20 @@ fn what_is_known_of_a_key_is_there_after_a_restart_with_its_answer(store: &mut d
     let answer = |record: &KeyRecord| store.idempotency().key_answer(record.place).expect("reads");
     assert_eq!(all.iter().map(answer).collect::<Vec<_>>(), [None, Some(body(300_000)), None, Some(body(10))]);
     assert_eq!(answer(&record(9_000, 1, None)), None);
+}
+
+fn an_answer_may_begin_with_any_byte(store: &mut dyn Subject) {
+    let answer = |first: u8, bytes: usize| [&[first][..], &body(bytes)].concat();
+    for first in [0, 1, 2, 0xfe, 0xff] {
+        for bytes in [0, 10, 200_000] {
+            let record = record(0, 1, Some(bytes + 1));
+            let place = record.place;
+            put(store, &[KeyOp::Done(record, Some(Bytes::from(answer(first, bytes))))]);
+            let read = store.idempotency().key_answer(place).expect("reads");
+            assert!(read.as_deref() == Some(&answer(first, bytes)), "{first} and {bytes} more");
+            put(store, &[KeyOp::Forget(place)]);
+        }
+    }
 }
 
 fn a_forgotten_key_is_gone_with_its_answer_and_the_rest_stays(store: &mut dyn Subject) {

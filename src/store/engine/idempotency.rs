@@ -10,6 +10,7 @@ use sled::Tree;
 use super::consumers::Batches;
 use super::{Engine, Inner};
 use crate::ground::clock::UnixMs;
+use crate::ground::codec::{self, CodecError};
 use crate::store::idempotency::{IdempotencyStore, KeyOp, KeyPlace, KeyRecord};
 use crate::store::log_record::{self, Joiner};
 use crate::store::{Durability, StoreError};
@@ -18,6 +19,8 @@ use crate::store::{Durability, StoreError};
 const STRETCH_MS: u64 = 10 * 60_000;
 const KEYS: &str = "idempotency-keys-";
 const ANSWERS: &str = "idempotency-answers-";
+/// Version of the frame of an answer.
+const ANSWER_VERSION: u8 = 1;
 
 /// The stretches that have trees.
 pub(super) struct Stretches(Mutex<BTreeSet<u64>>);
@@ -55,7 +58,7 @@ fn answers_tree(inner: &Inner, stretch: u64) -> Result<Tree, StoreError> {
     Ok(inner.db.open_tree(name_of(ANSWERS, stretch))?)
 }
 
-fn damaged(source: crate::ground::codec::CodecError) -> StoreError {
+fn damaged(source: CodecError) -> StoreError {
     StoreError::Corrupt { what: "idempotency key".to_owned(), source }
 }
 
@@ -78,7 +81,8 @@ impl IdempotencyStore for Engine {
                         put(inner, &mut batches, record)?;
                         let tree = answers_tree(inner, stretch_of(record.place))?;
                         let key = record.place.number.to_be_bytes();
-                        log_record::cut(answer, |suffix, value| {
+                        // Framed: the rows of a long record are told by their first byte, and an answer may begin with any.
+                        log_record::cut(&codec::frame(ANSWER_VERSION, answer), |suffix, value| {
                             batches.of(&tree).insert([&key[..], suffix].concat(), value);
                         });
                     }
@@ -123,16 +127,18 @@ impl IdempotencyStore for Engine {
             }
             let mut rows = answers_tree(inner, stretch_of(place))?.scan_prefix(place.number.to_be_bytes());
             let Some(first) = rows.next() else { return Ok(None) };
-            match Joiner::start(&first?.1) {
-                Ok(answer) => Ok(Some(answer)),
+            let framed = match Joiner::start(&first?.1) {
+                Ok(framed) => framed,
                 Err(mut joiner) => {
                     while joiner.wants_more() {
                         let Some(row) = rows.next() else { break };
                         joiner.push(&row?.1);
                     }
-                    Ok(Some(joiner.finish()))
+                    joiner.finish()
                 }
-            }
+            };
+            codec::unframe(ANSWER_VERSION, &framed).map_err(damaged)?;
+            Ok(Some(framed.slice(codec::HEADER_BYTES..)))
         })
     }
 
