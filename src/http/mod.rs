@@ -12,6 +12,7 @@ mod dead_letters;
 mod deliveries;
 mod events;
 mod health;
+mod idempotency;
 mod jobs;
 mod openapi;
 mod params;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::auth::RateSpent;
-use super::{App, Listener, routes};
+use super::{App, Listener, idempotency, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -50,10 +50,10 @@ impl std::fmt::Debug for Servers {
 }
 
 /// One request being answered; counts as long as it lives.
-struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn begin(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(count))
     }
@@ -98,6 +98,7 @@ fn bind(
         let counted = app.clone();
         WebApp::new()
             .app_data(app.clone())
+            .wrap(idempotency::Idempotent { app: app.clone() })
             .wrap_fn(move |request, service| {
                 let begun = InFlight::begin(&counted.in_flight);
                 let app = counted.clone();
