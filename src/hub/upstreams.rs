@@ -27,7 +27,7 @@ use crate::upstream::perform::{Rules, Served};
 use crate::upstream::read::Read;
 use crate::upstream::reading::{Question, ReadError};
 use crate::upstream::record::{
-    AuthWish, CONCURRENCY_DEFAULT, CREDENTIALS_MAX, Declared, Ground, Origin, TOTAL_MS_DEFAULT, UpstreamRecord,
+    AuthWish, CONCURRENCY_DEFAULT, CREDENTIALS_MAX, Declared, Ground, Origin, TOTAL_MS_DEFAULT, UpstreamRecord, finish,
     read_change, read_new,
 };
 use crate::upstream::service::{KeptAnswers, Registered, UPSTREAMS_MAX};
@@ -526,7 +526,7 @@ impl Hub {
     ) -> Result<Value, Problem> {
         let tenant = fields.text("org", SCOPE_CHARS_MAX)?.unwrap_or_default();
         let sent = fields.sent("auth");
-        fields.finish()?;
+        finish(fields)?;
         let _one_at_a_time = self.inner.declared_upstreams.changing.lock().await;
         let Some(sent) = sent else {
             let stored = self.inner.declared_upstreams.get(id);
