@@ -571,12 +571,17 @@ impl Hub {
             let declared = &hub.inner.declared_upstreams;
             declared.documents.delete(&key)?;
             declared.by_id.remove(&key);
-            let registry: &dyn Registry = &*hub.inner.engine;
-            registry.delete(BREAKERS, &key).map_err(|error| store_problem(&error)).map(|_| ())
+            Ok(())
         })
         .await?;
         self.inner.upstreams.remove(id).await;
-        Ok(())
+        // After its actor has ended, so that nothing writes it again.
+        let key = id.to_owned();
+        self.blocking(move |hub| {
+            let registry: &dyn Registry = &*hub.inner.engine;
+            registry.delete(BREAKERS, &key).map_err(|error| store_problem(&error)).map(|_| ())
+        })
+        .await
     }
 
     /// Takes the upstreams of the settings as they are now: new ones are registered, changed ones changed, those that are

@@ -672,6 +672,28 @@ async fn changes_hold_from_the_next_call_on_and_a_deleted_upstream_leaves_nothin
 }
 
 #[tokio::test]
+async fn an_answer_that_was_under_way_when_the_upstream_changed_is_kept_by_nobody() {
+    let receiver = Receiver::start();
+    let hub = Hub::start().await;
+    declare(&hub, &crm(&receiver)).await;
+    let (admin, acme) = (hub.admin(), hub.acme().await);
+    let (old, new) = ("/base/api/v1/contacts/c-1", "/new/api/v1/contacts/c-1");
+    receiver.always(old, Reply::HoldJson(json!({"legalName": "old"})));
+    receiver.always(new, answer(200, &json!({"legalName": "new"})));
+    let read = "/v1/upstreams/crm/reads/contact?externalId=c-1";
+    let asking = acme.clone();
+    let under_way = tokio::spawn(async move { asking.get(read).await });
+    receiver.wait_for(old, 1).await;
+    admin.patch("/v1/admin/upstreams/crm", &json!({"base_url": receiver.url("/new")})).await.expect(200);
+    receiver.release();
+    assert_eq!(under_way.await.unwrap().expect(200).json()["legalName"], "old", "it was asked before");
+    for _ in 0..2 {
+        assert_eq!(acme.get(read).await.expect(200).json()["legalName"], "new");
+    }
+    assert_eq!(receiver.on(new).len(), 1);
+}
+
+#[tokio::test]
 async fn a_panic_of_an_upstreams_actors_costs_at_most_an_answer() {
     let receiver = Receiver::start();
     let settings = [
