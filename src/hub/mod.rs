@@ -44,6 +44,7 @@ mod schedule;
 mod settings;
 mod sources;
 mod stop;
+mod upstreams;
 mod webhooks;
 
 use std::path::Path;
@@ -78,6 +79,7 @@ use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health, PanicSwitch};
 use crate::trace::Tracer;
+use crate::upstream::Upstreams;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
@@ -95,6 +97,7 @@ pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
+pub use upstreams::AdapterOptions;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -134,6 +137,8 @@ struct Inner {
     jobs: Arc<Jobs>,
     replays: ReplayParts,
     sources: sources::Sources,
+    upstreams: Arc<Upstreams>,
+    declared_upstreams: upstreams::DeclaredUpstreams,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -344,6 +349,8 @@ impl Hub {
                 ok: true,
                 detail: if self.is_paused() { "paused" } else { "going out" }.into(),
             },
+            // A system that is down is no fault of the hub's: it stays ready.
+            Component { name: "upstreams", ok: true, detail: self.upstreams_seen() },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }

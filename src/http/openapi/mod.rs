@@ -22,6 +22,7 @@ mod schedule;
 mod schema;
 mod shared;
 mod sources;
+mod upstreams;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -58,6 +59,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         replays::operations(),
         jobs::operations(),
         dead_letters::operations(),
+        upstreams::operations(),
         admin::operations(),
     ]
     .into_iter()
@@ -101,6 +103,7 @@ fn schemas() -> Map<String, Value> {
         jobs::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
+        upstreams::schemas(),
         admin::schemas(),
     ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
