@@ -1,8 +1,9 @@
 //! Redaction (EVT-4): what of an event does not leave the hub, by audience. A pure rule over the raw text.
 //!
 //! A type's redactions name places by JSON pointer (RFC 6901) from the root of the envelope, with `*` for every element
-//! or member at that level. Only three parts of an envelope may be pointed into: `data`, `metadata` and
-//! `request_context`. What routes and identifies an event (`id`, `type`, `org`, `seq`, the scopes, `subject`, the
+//! or member at that level. Four parts of an envelope may be pointed into: `data`, `metadata`, `source_refs` and
+//! `request_context`. What comes out is still an envelope: the whole of `metadata` or `source_refs` can only be dropped, and
+//! of an entry of `source_refs` a member can be masked or hashed. What routes and identifies an event (`id`, `type`, `org`, `seq`, the scopes, `subject`, the
 //! aggregate, `ordering_key`, times, `request_context.correlation_id` and `.causation_id`) always stays: it is in headers,
 //! indexes and answers, and a personal value does not belong there.
 //!
@@ -38,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::key::{OrgKey, RedactionKey};
+pub use self::key::RedactionKey;
 use super::envelope::{Event, EventMeta, Span};
 use super::json::members;
 use crate::ground::error::Problem;
@@ -64,6 +65,21 @@ pub enum RedactAction {
     Drop,
 }
 
+impl RedactAction {
+    /// Every action.
+    pub const ALL: [Self; 3] = [Self::Mask, Self::Hash, Self::Drop];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mask => "mask",
+            Self::Hash => "hash",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// Who reads an event outside of the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +97,17 @@ pub enum Audience {
 impl Audience {
     /// Every audience.
     pub const ALL: [Self; 4] = [Self::Webhook, Self::Cdc, Self::Export, Self::Console];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Cdc => "cdc",
+            Self::Export => "export",
+            Self::Console => "console",
+        }
+    }
 }
 
 /// One redaction of an event type. Part of stored records: a change of its fields is a new version of theirs.
@@ -101,13 +128,15 @@ pub enum Root {
     Data,
     /// `metadata`
     Metadata,
+    /// `source_refs`
+    SourceRefs,
     /// `request_context`
     RequestContext,
 }
 
 impl Root {
     /// Every root.
-    pub const ALL: [Self; 3] = [Self::Data, Self::Metadata, Self::RequestContext];
+    pub const ALL: [Self; 4] = [Self::Data, Self::Metadata, Self::SourceRefs, Self::RequestContext];
 
     /// The name of the member.
     #[must_use]
@@ -115,6 +144,7 @@ impl Root {
         match self {
             Self::Data => "data",
             Self::Metadata => "metadata",
+            Self::SourceRefs => "source_refs",
             Self::RequestContext => "request_context",
         }
     }
@@ -136,13 +166,13 @@ struct Rule {
     action: RedactAction,
 }
 
-/// The redactions of a type of an org, ready to be applied. Immutable: a change of the type makes new ones.
+/// The redactions of a type, ready to be applied. Immutable: a change of the type makes new ones.
 #[derive(Clone, Debug)]
 pub struct Redactions {
     rules: Box<[Rule]>,
     /// One bit a rule, by audience.
     by_audience: [u64; Audience::ALL.len()],
-    key: OrgKey,
+    key: RedactionKey,
     /// Tells these from all others of the process.
     serial: u64,
 }
@@ -156,7 +186,7 @@ impl Redactions {
     /// # Errors
     /// `InvalidField` when there are more than [`REDACTIONS_MAX`], a path is none or points where it may not, or a
     /// redaction has no audience.
-    pub fn compile(field: &str, redactions: &[Redaction], key: OrgKey) -> Result<Self, Problem> {
+    pub fn compile(field: &str, redactions: &[Redaction], key: &RedactionKey) -> Result<Self, Problem> {
         read::check_count(field, redactions.len())?;
         let mut rules = Vec::with_capacity(redactions.len());
         let mut by_audience = [0_u64; Audience::ALL.len()];
@@ -166,7 +196,7 @@ impl Redactions {
                 by_audience[audience as usize] |= 1 << at;
             }
         }
-        Ok(Self { rules: rules.into(), by_audience, key, serial: SERIAL.fetch_add(1, Ordering::Relaxed) })
+        Ok(Self { rules: rules.into(), by_audience, key: key.clone(), serial: SERIAL.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// Reads the redactions of a type from what a client sent: a list of `{path, action, audiences}`, where leaving out
@@ -184,24 +214,24 @@ impl Redactions {
         self.by_audience[audience as usize] != 0
     }
 
-    /// An envelope without what this audience may not see. Takes the body as the producer sent it and every form that has
+    /// An envelope of an event of this org without what this audience may not see. Takes the body as the producer sent it and every form that has
     /// the same parts at its top level (the envelope as read, the standard body of a webhook). Text that is no JSON
     /// comes out as `null`.
     #[must_use]
-    pub fn apply<'a>(&self, envelope: &'a [u8], audience: Audience) -> Cow<'a, [u8]> {
+    pub fn apply<'a>(&self, org: &str, envelope: &'a [u8], audience: Audience) -> Cow<'a, [u8]> {
         match self.by_audience[audience as usize] {
             0 => Cow::Borrowed(envelope),
-            live => apply::walk(self, envelope, live, 0),
+            live => apply::envelope(self, org, envelope, live),
         }
     }
 
     /// One part of an envelope, standing alone, without what this audience may not see. Where the part is dropped as a
     /// whole `null` comes out.
     #[must_use]
-    pub fn apply_part<'a>(&self, root: Root, part: &'a [u8], audience: Audience) -> Cow<'a, [u8]> {
+    pub fn apply_part<'a>(&self, org: &str, root: Root, part: &'a [u8], audience: Audience) -> Cow<'a, [u8]> {
         match self.by_audience[audience as usize] {
             0 => Cow::Borrowed(part),
-            live => apply::part(self, root, part, live),
+            live => apply::part(self, org, root, part, live),
         }
     }
 
@@ -213,7 +243,7 @@ impl Redactions {
             return Arc::clone(event);
         }
         event.redacted_as((self.serial, audience), || {
-            let body = self.apply(&event.body, audience).into_owned();
+            let body = self.apply(&event.meta.org, &event.body, audience).into_owned();
             let meta = moved(&event.meta, &body);
             Event::new(event.seq, event.received_at, meta, body.into())
         })
@@ -227,7 +257,7 @@ fn moved(meta: &EventMeta, body: &[u8]) -> EventMeta {
     let parts = [
         (Root::Data.name(), data),
         (Root::Metadata.name(), metadata),
-        ("source_refs", source_refs),
+        (Root::SourceRefs.name(), source_refs),
         (Root::RequestContext.name(), request_context),
     ];
     for (name, span) in parts {

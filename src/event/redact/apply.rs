@@ -2,9 +2,11 @@
 //! compared once for every name on a way it may go, and nothing below a place that no rule can reach is looked at.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::ops::Range;
 
-use super::{MASK, Redactions, RedactAction, Root, Step};
+use super::key::OrgKey;
+use super::{MASK, RedactAction, Redactions, Root, Step};
 use crate::event::json::{Token, Tokens};
 
 /// Where a value stands in its container.
@@ -97,30 +99,47 @@ impl Redactions {
         }
         action
     }
+}
 
+/// The rules as they are applied to one text.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    rules: &'a Redactions,
+    org: &'a str,
+    /// Made at the first hash.
+    key: &'a OnceCell<OrgKey>,
+}
+
+impl Work<'_> {
     fn replacement(&self, action: RedactAction, value: &[u8]) -> Cow<'static, [u8]> {
         match action {
-            RedactAction::Hash => Cow::Owned(self.key.hashed(value)),
+            RedactAction::Hash => Cow::Owned(self.key.get_or_init(|| self.rules.key.org(self.org)).hashed(value)),
             RedactAction::Mask => Cow::Borrowed(MASK.as_bytes()),
             RedactAction::Drop => Cow::Borrowed(b"null"),
         }
     }
 }
 
+/// Redacts an envelope.
+pub(super) fn envelope<'a>(rules: &Redactions, org: &str, text: &'a [u8], live: u64) -> Cow<'a, [u8]> {
+    walk(Work { rules, org, key: &OnceCell::new() }, text, live, 0)
+}
+
 /// Redacts a part that stands alone.
-pub(super) fn part<'a>(rules: &Redactions, root: Root, text: &'a [u8], live: u64) -> Cow<'a, [u8]> {
+pub(super) fn part<'a>(rules: &Redactions, org: &str, root: Root, text: &'a [u8], live: u64) -> Cow<'a, [u8]> {
+    let work = Work { rules, org, key: &OnceCell::new() };
     let live = rules.leading(live, 0, &Place::Name(root.name().as_bytes()));
     match (rules.action(live, 1), live) {
-        (Some(action), _) => rules.replacement(action, text),
+        (Some(action), _) => work.replacement(action, text),
         (None, 0) => Cow::Borrowed(text),
-        (None, live) => walk(rules, text, live, 1),
+        (None, live) => walk(work, text, live, 1),
     }
 }
 
 /// Redacts a container that `base` steps lead to, by the rules `live`.
-pub(super) fn walk<'a>(rules: &Redactions, text: &'a [u8], live: u64, base: usize) -> Cow<'a, [u8]> {
+fn walk<'a>(work: Work<'_>, text: &'a [u8], live: u64, base: usize) -> Cow<'a, [u8]> {
     let mut edits = Edits::new(text);
-    match edit(rules, &mut edits, live, base) {
+    match edit(work, &mut edits, live, base) {
         Some(()) => edits.finish(),
         // The text broke off: rather nothing than what a rule might have meant.
         None => Cow::Borrowed(b"null"),
@@ -128,8 +147,8 @@ pub(super) fn walk<'a>(rules: &Redactions, text: &'a [u8], live: u64, base: usiz
 }
 
 /// Makes the changes; none when the text is no JSON.
-fn edit(rules: &Redactions, edits: &mut Edits<'_>, live: u64, base: usize) -> Option<()> {
-    let text = edits.text;
+fn edit(work: Work<'_>, edits: &mut Edits<'_>, live: u64, base: usize) -> Option<()> {
+    let (rules, text) = (work.rules, edits.text);
     let mut tokens = Tokens::new(text);
     let mut open = Vec::new();
     match tokens.next()?.0 {
@@ -173,7 +192,7 @@ fn edit(rules: &Redactions, edits: &mut Edits<'_>, live: u64, base: usize) -> Op
             if action == RedactAction::Drop && frame.object {
                 drop_member(edits, frame, range.start, value.end);
             } else {
-                edits.replace(value.clone(), &rules.replacement(action, &text[value.clone()]));
+                edits.replace(value.clone(), &work.replacement(action, &text[value.clone()]));
                 frame.keep(value.end);
             }
             continue;

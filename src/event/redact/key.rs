@@ -29,7 +29,7 @@ impl RedactionKey {
 
     /// The key of an org.
     #[must_use]
-    pub fn org(&self, org: &str) -> OrgKey {
+    pub(super) fn org(&self, org: &str) -> OrgKey {
         let key = Zeroizing::new(OrgKey::new(&self.0).mac(b"o", org.as_bytes()));
         OrgKey::new(&key)
     }
@@ -43,7 +43,7 @@ impl fmt::Debug for RedactionKey {
 
 /// The key of an org, ready to hash.
 #[derive(Clone)]
-pub struct OrgKey(Hmac<Sha256>);
+pub(super) struct OrgKey(Hmac<Sha256>);
 
 impl fmt::Debug for OrgKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -116,17 +116,23 @@ fn step(text: &str) -> Result<Step, String> {
 
 /// Whether a redaction may point there.
 fn check_place(steps: &[Step], action: RedactAction) -> Result<(), &'static str> {
-    const ROOTS: &str = "below /data, /metadata or /request_context; what identifies an event cannot be redacted";
+    const ROOTS: &str =
+        "within /data, /metadata, /source_refs or /request_context; what identifies an event cannot be redacted";
+    const WHOLE: &str = "the whole of /metadata and of /source_refs can only be dropped: their form is given";
     let root = match steps.first() {
         Some(Step::Named { name, .. }) => Root::ALL.into_iter().find(|root| root.name().as_bytes() == name.as_ref()),
         Some(Step::Any) | None => None,
     };
-    match (root.ok_or(ROOTS)?, steps.get(1)) {
-        (Root::Data, _) | (Root::Metadata, Some(_)) => Ok(()),
-        (Root::Metadata, None) if action == RedactAction::Drop => Ok(()),
-        (Root::Metadata, None) => Err("the whole of /metadata can only be dropped: it is always an object"),
-        (Root::RequestContext, Some(Step::Named { name, .. })) if !TRACED.contains(&name.as_ref()) => Ok(()),
-        (Root::RequestContext, _) => {
+    let dropped = action == RedactAction::Drop;
+    match (root.ok_or(ROOTS)?, steps.get(1), steps.len()) {
+        (Root::Data, ..) | (Root::Metadata, Some(_), _) => Ok(()),
+        (Root::Metadata | Root::SourceRefs, None, _) => if dropped { Ok(()) } else { Err(WHOLE) },
+        (Root::SourceRefs, Some(_), 3) if !dropped => Ok(()),
+        (Root::SourceRefs, Some(_), _) => {
+            Err("a member of the entries, as /source_refs/*/id, to be masked or hashed: their form is given")
+        }
+        (Root::RequestContext, Some(Step::Named { name, .. }), _) if !TRACED.contains(&name.as_ref()) => Ok(()),
+        (Root::RequestContext, ..) => {
             Err("a named member of /request_context other than correlation_id and causation_id")
         }
     }
