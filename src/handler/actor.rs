@@ -20,6 +20,7 @@ use crate::event::filter::Decision;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::inbox::spec::ConsumerSpec;
+use crate::link::{LinkBook, Links};
 use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::{Handle, panic_text};
 use crate::trace::{AttemptKind, Tracer};
@@ -35,6 +36,8 @@ pub struct HandlerParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Where follow-up events go.
     pub publisher: Arc<dyn Publisher>,
+    /// The links of the hub.
+    pub links: Arc<LinkBook>,
     /// Traces attempts.
     pub tracer: Tracer,
     /// Time.
@@ -132,6 +135,13 @@ fn context(parts: &HandlerParts, ticket: &Ticket, event: &Arc<Event>) -> Handler
         lease: Lease::begin(ticket.renewal(), Arc::clone(&parts.spec), Arc::clone(&parts.clock)),
         span,
         publisher: Arc::clone(&parts.publisher),
+        links: Links::new(
+            Arc::clone(&parts.links),
+            Arc::clone(&parts.clock),
+            &event.meta.org,
+            &format!("handler:{}", parts.consumer),
+        )
+        .within(event.meta.correlation_id.as_deref().unwrap_or(&event.meta.id)),
     })
 }
 

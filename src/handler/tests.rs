@@ -22,8 +22,10 @@ use crate::ground::random::SystemRandom;
 use crate::inbox::messages::{Answers, Deferred, Deliver, Deliverer as _, LeaseLost, Renew, Settled, Ticket};
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
 use crate::inbox::state::{InboxRules, InboxState, Ordering, Settlement};
+use crate::link::LinkBook;
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
 use crate::store::Position;
+use crate::store::fake::FakeStore;
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, RestartBudget, supervise};
 use crate::trace::Tracer;
 
@@ -141,6 +143,7 @@ impl Scene {
             registry: Arc::clone(&registry),
             spec: Arc::new(ArcSwap::from_pointee(spec)),
             publisher: Arc::clone(&published) as Arc<dyn Publisher>,
+            links: Arc::new(LinkBook::new(FakeStore::new(10), 100)),
             tracer: Tracer::off(Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>, SeededRandom::shared(3)),
             clock: Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>,
             since: NOW,

@@ -13,6 +13,7 @@ mod deliveries;
 mod events;
 mod health;
 mod jobs;
+mod links;
 mod openapi;
 mod params;
 mod push;

@@ -31,6 +31,7 @@ mod handlers;
 mod jobs;
 mod keys;
 mod letters;
+mod links;
 mod open;
 mod operate;
 mod owner;
@@ -66,6 +67,7 @@ use crate::handler::{HandlerRegistry, NewEvent, Receipt};
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::Jobs;
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
@@ -81,7 +83,8 @@ pub use accept::Accepted;
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
-pub use documents::{Documents, store_problem};
+pub use crate::store::store_problem;
+pub use documents::Documents;
 pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
@@ -128,6 +131,7 @@ struct Inner {
     jobs: Arc<Jobs>,
     replays: ReplayParts,
     sources: sources::Sources,
+    links: Arc<LinkBook>,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,

@@ -174,6 +174,7 @@ impl Hub {
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
+        let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -390,6 +391,7 @@ impl Hub {
             owners,
             settings,
             sources,
+            links,
             jobs,
             replays,
             sealer,

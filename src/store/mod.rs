@@ -4,6 +4,7 @@
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
+//! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -15,9 +16,11 @@
 
 mod blocking;
 pub mod engine;
+pub mod links;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
+mod problem;
 pub mod records;
 pub mod schedule;
 pub mod verify;
@@ -35,9 +38,11 @@ use crate::ground::ids::{ConsumerId, Seq};
 
 pub use blocking::blocking;
 pub use engine::Engine;
+pub use links::LinkStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
+pub use problem::store_problem;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 

@@ -26,6 +26,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// Scheduled events read.
     pub scheduled: u64,
+    /// Links read, and found in both indexes.
+    pub links: u64,
     /// Faults, in words.
     pub faults: Vec<String>,
 }
@@ -114,6 +116,13 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
                 break;
             }
         }
+    }
+    match engine.check_links() {
+        Ok((links, faults)) => {
+            report.links = links;
+            faults.into_iter().for_each(|fault| report.fault(fault));
+        }
+        Err(error) => report.fault(error.to_string()),
     }
     for kind in ["webhook", "source", "key", "settings", "breaker", "job"] {
         if let Err(error) = engine.list(kind) {

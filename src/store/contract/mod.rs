@@ -3,6 +3,7 @@
 //! - `log`: positions, dedup, reading, retention
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
 //! - `index`: rows of the log's index
+//! - `links`: links between entities
 //! - `schedule`: events that wait for their time
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
@@ -21,6 +22,7 @@ macro_rules! contract {
 
 mod failures;
 mod index;
+mod links;
 mod log;
 mod schedule;
 mod state;
@@ -34,7 +36,7 @@ use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LogIndex, Prepared, ReadLimits, Registry,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LinkStore, LogIndex, Prepared, ReadLimits, Registry,
     RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
@@ -51,10 +53,13 @@ trait Subject {
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
+    fn links(&self) -> &dyn LinkStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
+    /// The next link is written and reported as failed.
+    fn tear_next_link(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -108,6 +113,14 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn links(&self) -> &dyn LinkStore {
+        self.engine()
+    }
+
+    fn tear_next_link(&self) {
+        self.tear_next_append();
+    }
+
     fn tear_next_schedule(&self) {
         self.tear_next_append();
     }
@@ -155,6 +168,14 @@ impl Subject for OnFake {
 
     fn schedule(&self) -> &dyn ScheduleStore {
         &*self.0
+    }
+
+    fn links(&self) -> &dyn LinkStore {
+        &*self.0
+    }
+
+    fn tear_next_link(&self) {
+        self.0.plan(Call::Links, 1, Fault::Torn);
     }
 
     fn tear_next_schedule(&self) {

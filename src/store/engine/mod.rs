@@ -2,7 +2,8 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`, and
+//! `links` with its orders `links-out`, `links-in`, `links-org` and the `links-count` of each org.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -10,6 +11,7 @@
 
 mod consumers;
 mod index;
+mod links;
 mod log;
 mod registry;
 mod schedule;
@@ -60,6 +62,7 @@ pub(super) struct Inner {
     checkpoints: sled::Tree,
     dead: sled::Tree,
     registry: sled::Tree,
+    links: links::LinkTrees,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
     rows: Mutex<consumers::RowTrees>,
@@ -96,6 +99,7 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
+            links: links::LinkTrees::open(&db)?,
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
