@@ -17,6 +17,7 @@ use super::publish::Publisher;
 use super::registry::{HandlerRegistry, Registered};
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::inbox::spec::ConsumerSpec;
@@ -36,6 +37,8 @@ pub struct HandlerParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Where follow-up events go.
     pub publisher: Arc<dyn Publisher>,
+    /// Clears what is traced of failures.
+    pub redactor: Redactor,
     /// The links of the hub.
     pub links: Arc<LinkBook>,
     /// Traces attempts.
@@ -99,6 +102,7 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
     };
     let latency_ms = parts.clock.monotonic_ns().saturating_sub(began_ns) / 1_000_000;
     let result = attempt_result(handlers.len(), &failures);
+    let (result, _) = result.cleared(&parts.redactor, Some(&event), String::new());
     parts.tracer.attempted(traced, &result);
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), String::new());
 }
@@ -150,7 +154,8 @@ async fn run_all(handlers: &[Registered], event: &Arc<Event>, context: &HandlerC
     let mut failures = Vec::new();
     for known in handlers {
         if let Err(failure) = run(known, Arc::clone(event), context.clone()).await {
-            tracing::debug!(pattern = %known.pattern, ?failure, "a handler failed");
+            // Its message may repeat the event; what may be told of it is told when the attempt is settled.
+            tracing::debug!(pattern = %known.pattern, "a handler failed");
             failures.push(failure);
         }
     }

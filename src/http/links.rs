@@ -16,8 +16,17 @@ use crate::link::{Direction, Entity, LinkQuery, LinkType, NewLink, WalkQuery, li
 
 /// The parameters of a look-up.
 const PARAMETERS: &[&str] = &[
-    "org", "source_module", "source_type", "source_id", "target_module", "target_type", "target_id", "link_type",
-    "both_ways", "cursor", "limit",
+    "org",
+    "source_module",
+    "source_type",
+    "source_id",
+    "target_module",
+    "target_type",
+    "target_id",
+    "link_type",
+    "both_ways",
+    "cursor",
+    "limit",
 ];
 /// The parameters of a walk.
 const WALK_PARAMETERS: &[&str] = &["org", "module", "type", "id", "direction", "link_type", "depth", "limit"];

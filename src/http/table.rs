@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, push, replays,
-    schedule, socket, sources, stream, webhooks,
+    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, push,
+    replays, schedule, socket, sources, stream, webhooks,
 };
 
 /// Where a route is offered.

@@ -57,6 +57,7 @@ use tokio::sync::oneshot;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::parse::{ParseRules, parse_event};
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
@@ -79,11 +80,11 @@ use crate::supervise::{ActorKind, Handle, Health};
 use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
+pub use crate::store::store_problem;
 pub use accept::Accepted;
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
-pub use crate::store::store_problem;
 pub use documents::Documents;
 pub use explain::ExplainQuery;
 pub use keys::{Key, Keys, Scope};
@@ -132,6 +133,7 @@ struct Inner {
     replays: ReplayParts,
     sources: sources::Sources,
     links: Arc<LinkBook>,
+    redactor: Redactor,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -379,6 +381,13 @@ impl Hub {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    /// Shows events as an audience may see them (EVT-4). The hub's own calls that give events to the program around it,
+    /// and its handlers, show them as they stand in the log.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
     }
 
     /// The change feed.

@@ -194,7 +194,8 @@ fn known(wanted: &Link, there: Link) -> Result<Created, Problem> {
     if same {
         return Ok(Created { link: there, new: false });
     }
-    let mut problem = Problem::new(ProblemKind::Conflict, "the link is there with other metadata; delete it to make it anew");
+    let mut problem =
+        Problem::new(ProblemKind::Conflict, "the link is there with other metadata; delete it to make it anew");
     problem.field = Some("metadata".to_owned());
     Err(problem.with("link_id", there.id().to_string()))
 }

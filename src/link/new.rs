@@ -66,7 +66,8 @@ impl NewLink {
             id: fields.required_text("target_id", AGGREGATE_ID_CHARS_MAX)?,
         };
         let link_type = fields.choice("link_type", TYPE_WORDS)?;
-        let link_type = link_type.ok_or_else(|| Problem::field("link_type", format!("required: one of {TYPE_WORDS}"), "nothing"))?;
+        let link_type = link_type
+            .ok_or_else(|| Problem::field("link_type", format!("required: one of {TYPE_WORDS}"), "nothing"))?;
         let given = fields.take("metadata").is_some();
         fields.finish()?;
         let metadata = if given { raw_member(body, "metadata") } else { None };
@@ -131,7 +132,11 @@ fn check_metadata(metadata: &str) -> Result<(), Problem> {
         return Err(Problem::field("metadata", "a JSON object", metadata));
     }
     if metadata.len() > METADATA_BYTES_MAX {
-        return Err(Problem::field("metadata", format!("at most {METADATA_BYTES_MAX} bytes"), format!("{} bytes", metadata.len())));
+        return Err(Problem::field(
+            "metadata",
+            format!("at most {METADATA_BYTES_MAX} bytes"),
+            format!("{} bytes", metadata.len()),
+        ));
     }
     match StructureScan::default().check("metadata", metadata.as_bytes(), NESTING_MAX) {
         Ok(()) => Ok(()),
@@ -179,7 +184,9 @@ mod tests {
             }
             read(&body.to_string()).expect_err("is refused").field.expect("names a field")
         };
-        for name in ["source_module", "source_type", "source_id", "target_module", "target_type", "target_id", "link_type"] {
+        for name in
+            ["source_module", "source_type", "source_id", "target_module", "target_type", "target_id", "link_type"]
+        {
             assert_eq!(refused(json!({ (name): null })), name);
             assert_eq!(refused(json!({ (name): "" })), name);
             assert_eq!(refused(json!({ (name): 7 })), name);
@@ -191,7 +198,10 @@ mod tests {
         assert_eq!(refused(json!({ "colour": 1 })), "colour");
         assert_eq!(refused(json!({ "metadata": [1] })), "metadata");
         assert_eq!(refused(json!({ "metadata": { "x": "y".repeat(17_000) } })), "metadata");
-        assert_eq!(refused(json!({ "target_module": "crm", "target_type": "contact", "target_id": "17" })), "target_id");
+        assert_eq!(
+            refused(json!({ "target_module": "crm", "target_type": "contact", "target_id": "17" })),
+            "target_id"
+        );
         let deep = format!("{}{}", "{\"a\":".repeat(80), format!("1{}", "}".repeat(80)));
         let text = body().to_string().replace('}', &format!(",\"metadata\":{deep}}}"));
         assert!(read(&text).expect_err("is refused").limit.is_some_and(|limit| limit.contains("64")));
@@ -201,13 +211,16 @@ mod tests {
 
     #[test]
     fn the_program_is_held_to_the_same_bounds() {
-        let new = |id: &str| NewLink::new(Entity::new("crm", "contact", id), Entity::new("erp", "c", "1"), LinkType::Reference);
+        let new = |id: &str| {
+            NewLink::new(Entity::new("crm", "contact", id), Entity::new("erp", "c", "1"), LinkType::Reference)
+        };
         let fault = |new: NewLink| new.checked(Some("acme"), WriteContext::default()).expect_err("is refused").field;
         assert_eq!(fault(new("")).as_deref(), Some("source_id"));
         assert_eq!(fault(new("a\nb")).as_deref(), Some("source_id"));
         assert_eq!(fault(new("1").org("other")).as_deref(), Some("org"));
         assert_eq!(fault(new("1").metadata(7)).as_deref(), Some("metadata"));
-        let link = new("1").metadata(json!({ "a": 1 })).checked(Some("acme"), WriteContext::default()).expect("is taken");
+        let link =
+            new("1").metadata(json!({ "a": 1 })).checked(Some("acme"), WriteContext::default()).expect("is taken");
         assert_eq!((link.org.as_str(), link.metadata.as_deref()), ("acme", Some(r#"{"a":1}"#)));
     }
 }

@@ -294,7 +294,8 @@ mod tests {
         let star: Vec<_> = (1..300).map(|to| (0, to)).collect();
         let walked = walk(&star, WalkQuery { nodes_max: 120, ..from(0) }, 7);
         assert_eq!((walked.nodes.len(), walked.links.len(), walked.cut), (120, 119, Some(Cut::Nodes)));
-        let dense: Vec<_> = (0..90).flat_map(|from| (0..90).filter(move |to| *to != from).map(move |to| (from, to))).collect();
+        let dense: Vec<_> =
+            (0..90).flat_map(|from| (0..90).filter(move |to| *to != from).map(move |to| (from, to))).collect();
         let walked = walk(&dense, from(0), 50);
         assert_eq!((walked.nodes.len(), walked.links.len(), walked.cut), (90, LINKS_MAX, Some(Cut::Links)));
     }

@@ -93,7 +93,9 @@ impl LinkId {
     #[must_use]
     pub fn of(org: &str, source: &Entity, target: &Entity, link_type: LinkType) -> Self {
         let mut hash = Sha256::new();
-        for text in [org, &source.module, &source.entity_type, &source.id, &target.module, &target.entity_type, &target.id] {
+        for text in
+            [org, &source.module, &source.entity_type, &source.id, &target.module, &target.entity_type, &target.id]
+        {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text.as_bytes());
         }
@@ -190,7 +192,7 @@ impl LinkSpot {
 }
 
 /// What part of a list is read. At least one link is given when there is one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkWindow {
     /// Only this type.
     pub link_type: Option<LinkType>,
@@ -287,7 +289,9 @@ mod tests {
             Link { link_type: LinkType::Reference, ..link() },
         ];
         assert!(others.iter().all(|other| other.id() != id));
-        for bad in ["", "lnk_", "lnk_12", "LNK_00000000000000000000000000000000", "lnk_0000000000000000000000000000000G"] {
+        for bad in
+            ["", "lnk_", "lnk_12", "LNK_00000000000000000000000000000000", "lnk_0000000000000000000000000000000G"]
+        {
             assert_eq!(LinkId::parse(bad), None, "{bad}");
         }
         assert_eq!(LinkId::parse(&id.to_string().to_uppercase()), None);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate::event::envelope::Event;
-use tidegate::ground::clock::{Clock as _, SystemClock};
+use tidegate::ground::clock::SystemClock;
 use tidegate::ground::error::ProblemKind;
 use tidegate::ground::random::{SeededRandom, SystemRandom};
 use tidegate::handler::{HandlerContext, HandlerError, NewEvent, handler_fn};
@@ -65,7 +65,8 @@ async fn a_link_is_made_once_found_from_both_ends_and_gone_when_deleted() {
     let again = acme.post_bytes("/v1/links", "application/json", spaced.into_bytes()).await.expect(200);
     assert_eq!(again.json(), link, "the link that is there, with the context it was made in");
 
-    let cascade = acme.post("/v1/links", &with(body("17", "C-9"), json!({"link_type": "cascade"}))).await.expect(201).json();
+    let cascade =
+        acme.post("/v1/links", &with(body("17", "C-9"), json!({"link_type": "cascade"}))).await.expect(201).json();
     let back = json!({
         "source_module": "erp", "source_type": "customer", "source_id": "C-9",
         "target_module": "crm", "target_type": "contact", "target_id": "17", "link_type": "aggregate_root",
@@ -102,7 +103,8 @@ async fn pages_give_every_link_once_and_a_cursor_keeps_its_question() {
     let mut made = BTreeSet::new();
     for n in 0..25 {
         let kind = if n % 2 == 0 { "reference" } else { "cascade" };
-        let link = acme.post("/v1/links", &with(body("17", &n.to_string()), json!({"link_type": kind}))).await.expect(201);
+        let link =
+            acme.post("/v1/links", &with(body("17", &n.to_string()), json!({"link_type": kind}))).await.expect(201);
         made.insert(link.json()["id"].as_str().unwrap().to_owned());
     }
     let (mut read, mut cursor, mut pages) = (BTreeSet::new(), String::new(), 0);
@@ -129,27 +131,38 @@ async fn a_walk_follows_links_to_its_depth_and_says_when_it_was_cut() {
     let hub = Hub::start().await;
     let acme = hub.acme().await;
     let node = |id: &str| json!({"module": "m", "type": "t", "id": id});
-    for (from, to, kind) in
-        [("a", "b", "reference"), ("b", "c", "cascade"), ("c", "a", "reference"), ("c", "d", "reference"), ("x", "a", "reference")]
-    {
+    for (from, to, kind) in [
+        ("a", "b", "reference"),
+        ("b", "c", "cascade"),
+        ("c", "a", "reference"),
+        ("c", "d", "reference"),
+        ("x", "a", "reference"),
+    ] {
         let link = json!({
             "source_module": "m", "source_type": "t", "source_id": from, "link_type": kind,
             "target_module": "m", "target_type": "t", "target_id": to, "metadata": {"big": "x"},
         });
         acme.post("/v1/links", &link).await.expect(201);
     }
-    let walk = async |query: &str| acme.get(&format!("/v1/links/walk?module=m&type=t&id=a{query}")).await.expect(200).json();
+    let walk =
+        async |query: &str| acme.get(&format!("/v1/links/walk?module=m&type=t&id=a{query}")).await.expect(200).json();
     let reached = |walked: &Value| {
         let nodes = walked["nodes"].as_array().unwrap().iter();
-        nodes.map(|one| (one["id"].as_str().unwrap().to_owned(), one["depth"].as_u64().unwrap())).collect::<BTreeMap<_, _>>()
+        nodes
+            .map(|one| (one["id"].as_str().unwrap().to_owned(), one["depth"].as_u64().unwrap()))
+            .collect::<BTreeMap<_, _>>()
     };
-    let map = |nodes: &[(&str, u64)]| nodes.iter().map(|(id, depth)| ((*id).to_owned(), *depth)).collect::<BTreeMap<_, _>>();
+    let map =
+        |nodes: &[(&str, u64)]| nodes.iter().map(|(id, depth)| ((*id).to_owned(), *depth)).collect::<BTreeMap<_, _>>();
     let whole = walk("").await;
     assert_eq!(reached(&whole), map(&[("a", 0), ("b", 1), ("c", 2), ("d", 3)]));
     assert_eq!(whole["nodes"][0], with(node("a"), json!({"depth": 0})));
     assert_eq!(whole["cut"], Value::Null);
     let links = whole["links"].as_array().unwrap();
-    assert!(links.len() == 3 && links.iter().all(|link| link.get("metadata").is_none() && link["id"].is_string()), "{whole}");
+    assert!(
+        links.len() == 3 && links.iter().all(|link| link.get("metadata").is_none() && link["id"].is_string()),
+        "{whole}"
+    );
     assert_eq!(reached(&walk("&depth=1").await), map(&[("a", 0), ("b", 1)]));
     assert_eq!(reached(&walk("&direction=inbound&depth=1").await), map(&[("a", 0), ("c", 1), ("x", 1)]));
     assert_eq!(reached(&walk("&direction=both&depth=1").await), map(&[("a", 0), ("b", 1), ("c", 1), ("x", 1)]));
@@ -214,7 +227,10 @@ async fn what_does_not_fit_is_refused_by_name() {
     acme.post("/v1/links", &body("1", "3")).await.expect(201);
     // Who may speak for any org names one.
     let any = hub.public(&hub.key(&["publish", "read"], None).await);
-    assert_eq!(any.post("/v1/links", &body("1", "1")).await.expect_problem(400, "invalid-field").json()["field"], "org");
+    assert_eq!(
+        any.post("/v1/links", &body("1", "1")).await.expect_problem(400, "invalid-field").json()["field"],
+        "org"
+    );
     for query in ["/v1/links", "/v1/links/walk?module=m&type=t&id=1"] {
         assert_eq!(any.get(query).await.expect_problem(400, "invalid-parameter").json()["field"], "org");
     }
@@ -226,7 +242,8 @@ async fn what_does_not_fit_is_refused_by_name() {
 async fn links_of_another_org_are_neither_seen_nor_touched() {
     let hub = Hub::start().await;
     let acme = hub.acme().await;
-    let made = acme.post("/v1/links", &with(body("17", "C-9"), json!({"metadata": {"private": 1}}))).await.expect(201).json();
+    let made =
+        acme.post("/v1/links", &with(body("17", "C-9"), json!({"metadata": {"private": 1}}))).await.expect(201).json();
     let one = format!("/v1/links/{}", made["id"].as_str().unwrap());
     let globex = hub.public(&hub.key(&["publish", "consume", "work", "manage", "read"], Some("globex")).await);
     let walk = "/v1/links/walk?module=crm&type=contact&id=17";
@@ -250,7 +267,9 @@ async fn links_of_another_org_are_neither_seen_nor_touched() {
     // The same link in another org is another link.
     let theirs = globex.post("/v1/links", &body("17", "C-9")).await.expect(201).json();
     assert_ne!(theirs["id"], made["id"]);
-    for (scope, method, path) in [("read", "POST", "/v1/links"), ("publish", "GET", "/v1/links"), ("manage", "DELETE", &*one)] {
+    for (scope, method, path) in
+        [("read", "POST", "/v1/links"), ("publish", "GET", "/v1/links"), ("manage", "DELETE", &*one)]
+    {
         let api = hub.public(&hub.key(&[scope], Some("acme")).await);
         api.call(method, path, &body("17", "C-9")).await.expect_problem(403, "forbidden");
     }
@@ -282,7 +301,10 @@ async fn the_library_makes_finds_and_walks_links() {
     assert_eq!(links.targets(&contact("17"), LinkType::Cascade).await.unwrap(), []);
     links.create(NewLink::new(customer("3"), contact("17"), LinkType::AggregateRoot)).await.unwrap();
     let between = links.between(&contact("17"), &customer("3")).await.unwrap();
-    assert_eq!(between.iter().map(|link| link.link_type).collect::<Vec<_>>(), [LinkType::Reference, LinkType::AggregateRoot]);
+    assert_eq!(
+        between.iter().map(|link| link.link_type).collect::<Vec<_>>(),
+        [LinkType::Reference, LinkType::AggregateRoot]
+    );
     let page = links.find(LinkQuery { limit: 100, ..LinkQuery::default() }).await.unwrap();
     assert!(page.links.len() == 100 && page.has_more);
     let query = WalkQuery { direction: Direction::Both, nodes_max: 1_000, ..WalkQuery::from(customer("499")) };
@@ -316,15 +338,16 @@ async fn a_handler_makes_links_in_the_name_of_its_event() {
     hub.subscribe("customer.created", "linker", 0, handler_fn(handler)).await.unwrap();
     let event = NewEvent::new("customer.created").org("acme").id("e-1").correlation_id("conv-7");
     hub.publish(&event.data(json!({"customer": "C-9"}))).await.unwrap();
-    let made = until("the link is there", || async {
-        hub.links("acme").inbound(&customer("C-9")).await.unwrap().pop()
-    })
-    .await;
+    let made =
+        until("the link is there", || async { hub.links("acme").inbound(&customer("C-9")).await.unwrap().pop() }).await;
     assert_eq!(made.created.by, "handler:linker");
     assert_eq!(made.created.correlation_id.as_deref(), Some("conv-7"));
     until("the second attempt has ended", || async {
         let consumers = hub.consumers().await;
-        consumers.iter().any(|one| one["consumer"] == "handler:linker" && one["in_flight"] == 0 && one["lag"] == 0).then_some(())
+        consumers
+            .iter()
+            .any(|one| one["consumer"] == "handler:linker" && one["in_flight"] == 0 && one["lag"] == 0)
+            .then_some(())
     })
     .await;
     assert_eq!(hub.links("acme").inbound(&customer("C-9")).await.unwrap(), [made], "made again it is the same");

@@ -4,7 +4,9 @@ use actix_web::http::Method;
 use serde_json::{Value, json};
 
 use super::operation::Operation;
-use super::schema::{FieldList, answer, count, flag, list, nullable, page, reference, request, text, told, whole, words};
+use super::schema::{
+    FieldList, answer, count, flag, list, nullable, page, reference, request, text, told, whole, words,
+};
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{AGGREGATE_ID_CHARS_MAX, METADATA_BYTES_MAX, SCOPE_CHARS_MAX};
 use crate::hub::Scope;
@@ -107,10 +109,7 @@ pub(super) fn schemas() -> FieldList {
     let mut whole_link = told_ends();
     whole_link.extend([("org", told()), ("metadata", metadata()), ("created", reference("WriteContext"))]);
     let node = answer(vec![("module", told()), ("type", told()), ("id", told()), ("depth", count())]);
-    let walked = vec![
-        ("nodes", list(node)),
-        ("links", list(answer(told_ends()))),
-        ("cut", nullable(words(["nodes", "links"]))),
-    ];
+    let walked =
+        vec![("nodes", list(node)), ("links", list(answer(told_ends()))), ("cut", nullable(words(["nodes", "links"])))];
     vec![("NewLink", request(new, &required)), ("Link", answer(whole_link)), ("LinkWalk", answer(walked))]
 }

@@ -86,7 +86,8 @@ fn pages_give_every_link_once_in_order(store: &mut dyn Subject) {
     links.sort_by_key(LinkSpot::of);
     for place in [LinkPlace::From(entity("hub")), LinkPlace::Org] {
         for link_type in [None, Some(LinkType::Reference), Some(LinkType::AggregateRoot)] {
-            let wanted: Vec<_> = links.iter().filter(|link| link_type.is_none_or(|kind| kind == link.link_type)).collect();
+            let wanted: Vec<_> =
+                links.iter().filter(|link| link_type.is_none_or(|kind| kind == link.link_type)).collect();
             for (limit, bytes) in [(1, usize::MAX), (7, usize::MAX), (usize::MAX, 25), (usize::MAX, 0), (30, 1 << 20)] {
                 let (mut read, mut after) = (Vec::new(), None);
                 loop {
@@ -153,7 +154,10 @@ fn many_who_write_at_once_agree() {
                     // Each link is written by two of them.
                     put(store, &[reference(&format!("{}", writer / 2), &at.to_string())]);
                     if at % 5 == 4 {
-                        store.links().remove_link(reference(&format!("{}", writer / 2), &(at - 1).to_string()).id()).expect("removes");
+                        store
+                            .links()
+                            .remove_link(reference(&format!("{}", writer / 2), &(at - 1).to_string()).id())
+                            .expect("removes");
                     }
                 }
             });

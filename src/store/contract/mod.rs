@@ -36,8 +36,8 @@ use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LinkStore, LogIndex, Prepared, ReadLimits, Registry,
-    RowRecord, ScheduleStore, StateOp,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LinkStore, LogIndex, Prepared, ReadLimits,
+    Registry, RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;

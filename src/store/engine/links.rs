@@ -14,8 +14,8 @@ use sled::Tree;
 use super::consumers::Batches;
 use super::{Engine, Inner};
 use crate::ground::codec::CodecError;
-use crate::store::links::{Entity, Link, LinkId, LinkPlace, LinkSpot, LinkStore, LinkType, LinkWindow, PutLink};
 use crate::store::StoreError;
+use crate::store::links::{Entity, Link, LinkId, LinkPlace, LinkSpot, LinkStore, LinkType, LinkWindow, PutLink};
 
 /// Bytes of a type and an id, which end every row of an order.
 const SPOT_BYTES: usize = 17;
