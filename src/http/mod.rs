@@ -14,6 +14,7 @@ mod events;
 mod health;
 mod idempotency;
 mod jobs;
+mod links;
 mod openapi;
 mod params;
 mod push;

@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, openapi, push, replays,
-    schedule, socket, sources, stream, upstreams, webhooks,
+    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, push,
+    replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
 /// Where a route is offered.
@@ -80,6 +80,12 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  PATCH  "/v1/sources/{name}"                  => sources::change;
     Both  DELETE "/v1/sources/{name}"                  => sources::delete;
     Both  GET    "/v1/cdc"                             => cdc::feed;
+
+    Both  POST   "/v1/links"                           => links::create;
+    Both  GET    "/v1/links"                           => links::list;
+    Both  GET    "/v1/links/walk"                      => links::walk;
+    Both  GET    "/v1/links/{id}"                      => links::show;
+    Both  DELETE "/v1/links/{id}"                      => links::delete;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

@@ -13,6 +13,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::breaker::actor::{BreakerActor, BreakerParts};
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::SharedRandom;
@@ -52,6 +53,8 @@ pub struct DirectoryParts {
     pub pause: Arc<HubPause>,
     /// Traces attempts.
     pub tracer: Tracer,
+    /// What may be seen of events.
+    pub redactor: Redactor,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -297,6 +300,7 @@ impl Directory {
                     breaker: breaker.clone(),
                     outbound: outbound.clone(),
                     metrics: Arc::clone(&parts.metrics),
+                    redactor: parts.redactor.clone(),
                     clock: Arc::clone(&parts.clock),
                 };
                 let delivery = supervise(arbiter, ActorKind::Delivery, &parts.health, move || {
@@ -324,6 +328,7 @@ impl Directory {
             rate: Arc::clone(&consumer.rate),
             tracked: Arc::clone(&consumer.tracked),
             notice: Arc::clone(&parts.notice),
+            redactor: parts.redactor.clone(),
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),

@@ -23,6 +23,7 @@ use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::cdc::feed::Feed;
 use crate::config::Config;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -34,6 +35,7 @@ use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::{Jobs, JobsParts};
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
@@ -181,6 +183,8 @@ impl Hub {
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
+        let redactor = Redactor::none();
+        let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -272,6 +276,7 @@ impl Hub {
             lanes,
             pause: Arc::clone(&pause),
             tracer: tracer.clone(),
+            redactor: redactor.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -420,6 +425,8 @@ impl Hub {
             settings,
             sources,
             idempotency,
+            links,
+            redactor,
             jobs,
             replays,
             upstreams,

@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::messages::DelivererSlot;
 use super::state::InboxRules;
 use crate::event::filter::EventFilter;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::SharedRandom;
@@ -161,6 +162,8 @@ pub struct InboxParts {
     pub tracked: Arc<Mutex<Tracked>>,
     /// Called with what the hub must do.
     pub notice: NoticeTaker,
+    /// Clears what is kept of failures and answers.
+    pub redactor: Redactor,
     /// Series.
     pub metrics: Arc<Metrics>,
     /// Time.

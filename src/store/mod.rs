@@ -5,6 +5,7 @@
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
 //! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
+//! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -17,9 +18,11 @@
 mod blocking;
 pub mod engine;
 pub mod idempotency;
+pub mod links;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
+mod problem;
 pub mod records;
 pub mod schedule;
 pub mod verify;
@@ -38,9 +41,11 @@ use crate::ground::ids::{ConsumerId, Seq};
 pub use blocking::blocking;
 pub use engine::Engine;
 pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
+pub use links::LinkStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
+pub use problem::store_problem;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 

@@ -28,6 +28,7 @@ mod ingest;
 mod isolation;
 mod jobs;
 mod key_rates;
+mod links;
 mod listen;
 mod lookup;
 mod openapi;

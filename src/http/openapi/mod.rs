@@ -16,6 +16,7 @@ mod dead_letters;
 mod events;
 mod health;
 mod jobs;
+mod links;
 mod operation;
 mod replays;
 mod schedule;
@@ -53,6 +54,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         events::operations(limits),
         cdc::operations(),
         schedule::operations(),
+        links::operations(),
         sources::operations(),
         webhooks::operations(),
         consumers::operations(),
@@ -97,6 +99,7 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        links::schemas(),
         sources::schemas(),
         webhooks::schemas(),
         replays::schemas(),

@@ -129,6 +129,7 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            ("link_id", told()),
             (
                 "bound",
                 json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),

@@ -187,6 +187,7 @@ impl InboxActor {
         self.parts.metrics.attempts.with_label_values(&[kind, result.as_str()]).inc();
         self.parts.metrics.delivery_seconds.with_label_values(&[kind]).observe(f64::from(latency_ms) / 1e3);
         let event = self.bodies.get(&seq).cloned();
+        let (result, snippet) = result.cleared(&self.parts.redactor, event.as_deref(), snippet);
         let outcome = result.as_str().to_owned();
         let (settlement, status, failure) = match result {
             AttemptResult::Delivered { status } => (Settlement::Processed, Some(status), None),
