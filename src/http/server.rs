@@ -1,8 +1,8 @@
 //! The two listeners: bound, run, and stopped in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle, Service as _};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::auth::RateSpent;
-use super::{App, Listener, idempotency, openapi, routes};
+use super::{App, Listener, idempotency, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -91,7 +91,7 @@ fn bind(
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
         ending: ending.subscribe(),
-        openapi: openapi::text(listener, &hub.config().limits),
+        openapi: OnceLock::new(),
         answers: counters(hub, listener),
     });
     let server = HttpServer::new(move || {
