@@ -63,6 +63,7 @@ series! {
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
     idempotency_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_idempotency_requests_total", "Requests that named an idempotency key, by what they met."), &["outcome"]);
+    idempotency_waiting: IntGauge = IntGauge::new("tidegate_idempotency_waiting", "Requests that wait for the answer of the first one under their idempotency key.");
     idempotency_evicted: IntCounter = IntCounter::new("tidegate_idempotency_evicted_total", "Idempotency keys forgotten before their time, because newer ones needed room.");
     idempotency_keys: IntGauge = IntGauge::new("tidegate_idempotency_keys", "Idempotency keys that are kept.");
     idempotency_bytes: IntGauge = IntGauge::new("tidegate_idempotency_answer_bytes", "Bytes of the answers that are kept for idempotency keys.");
