@@ -175,8 +175,9 @@ impl Hub {
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
-        let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
-        metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
+        for (consumer, dead) in state.dead_letter_counts()? {
+            metrics.dead_letters_moved(&consumer, i64::try_from(dead).unwrap_or(i64::MAX));
+        }
 
         let health = Arc::new(Health::new(
             RestartBudget {
