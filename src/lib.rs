@@ -24,6 +24,7 @@
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`upstream`]: systems that the hub calls: adapters, the one call path, reads and their cache
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -59,4 +60,5 @@ pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod trace;
+pub mod upstream;
 pub mod webhook;
