@@ -68,12 +68,6 @@ series! {
     jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
     job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);
     owner_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_owner_events_total", "Events that the hub put on the log for owners of consumers, by type."), &["type"]);
-    bridge_publish_success: IntCounterVec = IntCounterVec::new(Opts::new("bridge_publish_success_total", "Events that an upstream has taken."), &["adapter_id"]);
-    bridge_publish_deferred: IntCounterVec = IntCounterVec::new(Opts::new("bridge_publish_deferred_total", "Events that an upstream did not take at once and that wait in the durable queue for another attempt."), &["adapter_id"]);
-    bridge_permanent_failure: IntCounterVec = IntCounterVec::new(Opts::new("bridge_permanent_failure_total", "Publishes that were given up, by reason."), &["adapter_id", "reason"]);
-    bridge_retry_attempts: IntCounterVec = IntCounterVec::new(Opts::new("bridge_retry_attempts_total", "Attempts after the first one of an event."), &["adapter_id"]);
-    bridge_retry_depth_max: IntGaugeVec = IntGaugeVec::new(Opts::new("bridge_retry_depth_max", "Most retries that one event has needed."), &["adapter_id"]);
-    bridge_dead_letters: IntGaugeVec = IntGaugeVec::new(Opts::new("bridge_dead_letters", "Dead letters of an upstream that nobody has redriven or discarded; known over a restart."), &["adapter_id"]);
     stale_answers: IntCounter = IntCounter::new("tidegate_stale_answers_total", "Answers refused because the claim was given out again.");
     cdc_streams: IntGauge = IntGauge::new("tidegate_cdc_streams", "Streams of the change feed that are open.");
     cdc_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_cdc_events_total", "Events that the change feed has told, by form."), &["form"]);
@@ -123,7 +117,9 @@ impl Metrics {
     pub fn dead_letters_moved(&self, consumer: &ConsumerId, by: i64) {
         self.dead_letters.add(by);
         if let Some((upstream, _)) = consumer.of_publish() {
-            self.bridge_dead_letters.with_label_values(&[upstream]).add(by);
+            let gauge = self.bridge_dead_letters.with_label_values(&[upstream]);
+            // The series of an upstream that was deleted is gone; its dead letters may still be closed.
+            gauge.set(gauge.get().saturating_add(by).max(0));
         }
     }
 

@@ -202,10 +202,8 @@ pub struct Outcome<'a> {
     pub event: Option<&'a Event>,
     /// The attempt.
     pub attempt: &'a AttemptRecord,
-    /// How it failed; none when it did not.
+    /// How it failed; none when it did not. A failure without a next try is the last one.
     pub failure: Option<FailureKind>,
-    /// Whether the delivery is given up with it.
-    pub given_up: bool,
 }
 
 /// Who tells of an outcome in the log.

@@ -10,6 +10,7 @@
 //! - [`call`]: the words of a call: what is asked, what is answered, what goes wrong
 //! - [`template`]: paths with parameters
 //! - [`read`]: declared reads: how they are asked and what their answers become
+//! - [`publish`]: events that become calls
 //! - [`credential`]: who calls, one a tenant, and where its secret is
 //! - [`record`]: a declared upstream as it is kept, and as an operator asks for it
 //!
@@ -22,6 +23,7 @@
 pub mod adapter;
 pub mod call;
 pub mod credential;
+pub mod publish;
 pub mod read;
 pub mod record;
 pub mod template;

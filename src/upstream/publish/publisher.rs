@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::report::{Deferred, Published, Refused, Report, Retried};
@@ -23,14 +24,19 @@ use crate::upstream::call::{CallError, CallErrorKind, CallPath};
 
 /// How long a rule rests when the upstream cannot be asked and nobody says for how long.
 const REST_MS: u64 = 5_000;
-/// Events that are remembered as deferred before their first attempt.
-const DEFERRED_MAX: usize = 4_096;
+/// Events of one rule that are remembered as waiting.
+const WAITING_MAX: usize = 100_000;
+
+/// How many events wait for each upstream.
+pub type Depths = DashMap<String, usize>;
 
 /// What a publisher works with.
 #[derive(Clone)]
 pub struct PublisherParts {
     /// The one way to upstreams.
     pub calls: Arc<dyn CallPath>,
+    /// How many events wait.
+    pub depths: Arc<Depths>,
     /// Traces attempts.
     pub tracer: Tracer,
     /// Series.
@@ -47,8 +53,8 @@ pub struct Publisher {
     /// The rule; replaced as a whole when it changes.
     writer: ArcSwap<Writer>,
     parts: PublisherParts,
-    /// Events that were put aside before their first attempt: each is told of once.
-    deferred: Mutex<HashSet<Seq>>,
+    /// Events that were put aside and are not settled, as far as this process knows.
+    waiting: Mutex<HashSet<Seq>>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -68,7 +74,7 @@ impl Publisher {
             name,
             writer: ArcSwap::from_pointee(writer),
             parts,
-            deferred: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
@@ -100,13 +106,30 @@ impl Publisher {
         Report { metrics: &self.parts.metrics, upstream: &self.upstream, rule: &self.name, event, attempt, about }
     }
 
-    /// Notes that an event is put aside; false when that is known.
+    /// Notes that an event waits; false when that was known.
     fn put_aside(&self, seq: Seq) -> bool {
-        let mut deferred = self.deferred.lock();
-        if deferred.len() >= DEFERRED_MAX && !deferred.contains(&seq) {
-            deferred.clear();
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING_MAX || !waiting.insert(seq) {
+            return false;
         }
-        deferred.insert(seq)
+        drop(waiting);
+        let depth = {
+            let mut depth = self.parts.depths.entry(self.upstream.clone()).or_default();
+            *depth += 1;
+            *depth
+        };
+        let deepest = self.parts.metrics.bridge_retry_depth_max.with_label_values(&[self.upstream.as_str()]);
+        deepest.set(deepest.get().max(i64::try_from(depth).unwrap_or(i64::MAX)));
+        true
+    }
+
+    /// Notes that an event waits no longer.
+    fn take_up(&self, seq: Seq) {
+        if self.waiting.lock().remove(&seq)
+            && let Some(mut depth) = self.parts.depths.get_mut(&self.upstream)
+        {
+            *depth = depth.saturating_sub(1);
+        }
     }
 
     async fn publish(self: Arc<Self>, ticket: Ticket, event: Arc<Event>) {
@@ -137,14 +160,14 @@ impl Publisher {
             // Nothing was sent: the claim waits with all of its attempts.
             Err(error) if waits(&error) => {
                 let until = self.parts.clock.now().plus_ms(error.retry_after_ms.unwrap_or(REST_MS));
-                if ticket.attempt() == 1 && self.put_aside(event.seq) {
+                if self.put_aside(event.seq) && ticket.attempt() == 1 {
                     self.report(&event, ticket.attempt()).emit(&Deferred { reason: error.kind.as_str(), until });
                 }
                 self.parts.metrics.deliveries_deferred.with_label_values(&[error.kind.as_str()]).inc();
                 ticket.defer(Some(until));
                 return;
             }
-            Err(error) => error.to_attempt(),
+            Err(error) => result_of(&error),
         };
         self.parts.tracer.attempted(span, &result);
         ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), String::new());
@@ -167,6 +190,16 @@ fn waits(error: &CallError) -> bool {
     }
 }
 
+/// What an attempt came to. 410 speaks of one path of the upstream, not of the upstream: nothing is disabled by it.
+fn result_of(error: &CallError) -> AttemptResult {
+    match error.to_attempt() {
+        AttemptResult::Failed { kind: FailureKind::Gone, status, message, retry_after_ms } => {
+            AttemptResult::Failed { kind: FailureKind::Status, status, message, retry_after_ms }
+        }
+        result @ (AttemptResult::Delivered { .. } | AttemptResult::Failed { .. }) => result,
+    }
+}
+
 /// The publisher as an inbox knows it.
 pub struct PublishDeliverer(pub Arc<Publisher>);
 
@@ -180,25 +213,25 @@ impl Deliverer for PublishDeliverer {
     fn came_of(&self, outcome: &Outcome<'_>) -> Told {
         let publisher = &self.0;
         let Some(event) = outcome.event else { return Told::ByInbox };
-        let known = publisher.deferred.lock().remove(&event.seq);
         let attempt = outcome.attempt.attempt;
         let report = publisher.report(event, attempt);
         if attempt > 1 {
             report.emit(&Retried);
         }
         match (outcome.failure, outcome.attempt.next_try_at) {
-            (None, _) => report.emit(&Published { status: outcome.attempt.status }),
-            (Some(kind), _) if outcome.given_up => {
+            (Some(kind), Some(until)) => {
+                if publisher.put_aside(event.seq) && attempt == 1 {
+                    report.emit(&Deferred { reason: kind.as_str(), until });
+                }
+            }
+            (Some(kind), None) => {
+                publisher.take_up(event.seq);
                 let error = outcome.attempt.error.as_deref().unwrap_or_default();
                 report.emit(&Refused { kind, status: outcome.attempt.status, error });
             }
-            (Some(kind), until) => {
-                if attempt == 1
-                    && !known
-                    && let Some(until) = until
-                {
-                    report.emit(&Deferred { reason: kind.as_str(), until });
-                }
+            (None, _) => {
+                publisher.take_up(event.seq);
+                report.emit(&Published { status: outcome.attempt.status });
             }
         }
         Told::ByDeliverer

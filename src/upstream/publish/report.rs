@@ -78,9 +78,6 @@ pub struct Retried;
 impl Happening for Retried {
     fn tell(&self, of: &Report<'_>) {
         of.metrics.bridge_retry_attempts.with_label_values(&[of.upstream]).inc();
-        let depth = i64::from(of.attempt.saturating_sub(1));
-        let deepest = of.metrics.bridge_retry_depth_max.with_label_values(&[of.upstream]);
-        deepest.set(deepest.get().max(depth));
     }
 }
 
@@ -118,39 +115,4 @@ impl Happening for Refused<'_> {
         };
         tracing::error!(app = of.upstream, rule = of.rule, event = %of.event.meta.id, attempt = of.attempt, status = self.status, transient = false, r#type = %of.event.meta.event_type, external_id = of.external_id(), contact_id = of.contact_id(), kind, reason, error = self.error, "{what}");
     }
-}
-
-/// Sets the counters of an upstream's publishes to zero. What is a state and no counter stays: its open dead letters.
-pub fn reset(metrics: &Metrics, upstream: &str) {
-    for series in [&metrics.bridge_publish_success, &metrics.bridge_publish_deferred, &metrics.bridge_retry_attempts] {
-        series.with_label_values(&[upstream]).reset();
-    }
-    for reason in [AUTH, DEAD_LETTER] {
-        metrics.bridge_permanent_failure.with_label_values(&[upstream, reason]).reset();
-    }
-    metrics.bridge_retry_depth_max.with_label_values(&[upstream]).set(0);
-}
-
-/// Begins the series of an upstream at zero, so that each is there before the first happening.
-pub fn begin(metrics: &Metrics, upstream: &str) {
-    for series in [&metrics.bridge_publish_success, &metrics.bridge_publish_deferred, &metrics.bridge_retry_attempts] {
-        series.with_label_values(&[upstream]).inc_by(0);
-    }
-    for reason in [AUTH, DEAD_LETTER] {
-        metrics.bridge_permanent_failure.with_label_values(&[upstream, reason]).inc_by(0);
-    }
-    metrics.bridge_retry_depth_max.with_label_values(&[upstream]).add(0);
-    metrics.bridge_dead_letters.with_label_values(&[upstream]).add(0);
-}
-
-/// Takes the series of an upstream away that is no longer there.
-pub fn forget(metrics: &Metrics, upstream: &str) {
-    // What was never counted is not there to be taken away.
-    for series in [&metrics.bridge_publish_success, &metrics.bridge_publish_deferred, &metrics.bridge_retry_attempts] {
-        series.remove_label_values(&[upstream]).ok();
-    }
-    for reason in [AUTH, DEAD_LETTER] {
-        metrics.bridge_permanent_failure.remove_label_values(&[upstream, reason]).ok();
-    }
-    metrics.bridge_retry_depth_max.remove_label_values(&[upstream]).ok();
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod hub;
+pub mod lines;
 mod load;
 mod receiver;
 mod signature;
