@@ -15,6 +15,7 @@ mod health;
 mod jobs;
 mod openapi;
 mod params;
+mod publishes;
 mod push;
 mod replays;
 mod schedule;

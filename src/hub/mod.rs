@@ -35,6 +35,7 @@ mod open;
 mod operate;
 mod owner;
 mod pause;
+mod publishes;
 mod pulls;
 mod query;
 mod replays;
@@ -123,6 +124,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    publishes: publishes::Publishes,
     owners: owner::Owners,
     settings: settings::Settings,
     jobs: Arc<Jobs>,

@@ -12,6 +12,7 @@ use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::owner::{self, Notices, Owners, keep_house};
+use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
@@ -172,6 +173,7 @@ impl Hub {
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
+        let publishes = Publishes::load(Documents::new(Arc::clone(&registry), publishes::DOCUMENT_KIND))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
@@ -388,6 +390,7 @@ impl Hub {
             keys,
             webhooks,
             pulls,
+            publishes,
             owners,
             settings,
             sources,

@@ -5,6 +5,7 @@
 //! declared is forgotten when nothing waits for it; else it is kept as a paused consumer (`PL-1`), until it is declared
 //! again or an operator discards what waits.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::webhooks::router_away;
-use super::{Consumer, Documents, Hub, Service};
+use super::{Consumer, Documents, Hub, Service, store_problem};
 use crate::config::Config;
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
@@ -29,12 +30,12 @@ use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
 use crate::inbox::state::InboxRules;
 use crate::router::Inboxes as _;
 use crate::router::messages::{Subscribe, Unsubscribe};
-use crate::store::EventLog as _;
+use crate::store::{ConsumerState as _, Engine, EventLog as _};
 use crate::upstream::call::Payload;
 use crate::upstream::publish::publisher::{Depths, PublisherParts};
 use crate::upstream::publish::rule::{CONCURRENCY_DEFAULT, PublishRule};
 use crate::upstream::publish::{Publisher, Write, Writer};
-use crate::upstream::record::{UpstreamRecord, UpstreamSettings};
+use crate::upstream::record::UpstreamSettings;
 use crate::webhook::oauth::TOKEN_TIMEOUT_MS;
 
 /// Kind of the places in the registry.
@@ -92,9 +93,46 @@ impl Publishes {
         places
     }
 
-    /// Every place, for the start.
-    pub(super) fn all(&self) -> Vec<Place> {
-        self.places.iter().map(|entry| entry.value().0.clone()).collect()
+    /// The rules as consumers at the start of the hub: those that are declared, and those that no longer are and have
+    /// something waiting (PL-1). The others are forgotten. Blocks.
+    pub(super) fn begin(
+        &self,
+        config: &Config,
+        declared: &[(String, UpstreamSettings)],
+        engine: &Engine,
+        parts: &PublisherParts,
+    ) -> Result<Vec<(ConsumerId, ConsumerSpec, Arc<Publisher>)>, Problem> {
+        let context = WriteContext { by: "start".to_owned(), at: parts.clock.now(), ..WriteContext::default() };
+        let mut out = Vec::new();
+        let mut known = HashSet::new();
+        for (upstream, settings) in declared {
+            for rule in &settings.publishes {
+                let place = self.keep(upstream, rule, engine.head(), &context)?;
+                let spec = publish_spec(config, Some(settings), &place, true);
+                known.insert(place.consumer());
+                out.push((place.consumer(), spec, Publisher::new(upstream, Writer::new(upstream, rule)?, parts.clone())));
+            }
+        }
+        let left: Vec<Place> = self.places.iter().map(|entry| entry.value().0.clone()).collect();
+        let left: Vec<Place> = left.into_iter().filter(|place| !known.contains(&place.consumer())).collect();
+        if left.is_empty() {
+            return Ok(out);
+        }
+        let behind = engine.checkpoints().map_err(|error| store_problem(&error))?.consumers;
+        for place in left {
+            let id = place.consumer();
+            let rows = engine.rows_after(&id, Seq::ZERO, 1).map_err(|error| store_problem(&error))?;
+            if rows.is_empty() && behind.iter().all(|(one, _)| *one != id) {
+                self.forget(&id)?;
+                continue;
+            }
+            tracing::warn!(app = place.upstream, rule = place.rule.name, "a publish rule is no longer declared and events wait for it; it is paused until it is declared again or what waits is discarded");
+            let settings = declared.iter().find(|(upstream, _)| *upstream == place.upstream).map(|(_, one)| one);
+            let spec = publish_spec(config, settings, &place, false);
+            let writer = Writer::new(&place.upstream, &place.rule)?;
+            out.push((id, spec, Publisher::new(&place.upstream, writer, parts.clone())));
+        }
+        Ok(out)
     }
 
     /// Keeps a rule as it is declared now; one that is new begins at `head`. Blocks.

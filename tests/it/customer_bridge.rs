@@ -39,7 +39,7 @@ fn told(line: &lines::Line, names: &[&str]) -> (Level, String, Vec<Value>) {
 /// The lines about one event.
 fn about(scene: &Scene, external_id: &str) -> Vec<lines::Line> {
     let mut lines = lines::of(&scene.id);
-    lines.retain(|line| line.field("external_id") == external_id);
+    lines.retain(|line| line.level != Level::DEBUG && line.field("external_id") == external_id);
     lines
 }
 

@@ -17,6 +17,7 @@ mod events;
 mod health;
 mod jobs;
 mod operation;
+mod publishes;
 mod replays;
 mod schedule;
 mod schema;
@@ -56,6 +57,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         consumers::operations(),
         replays::operations(),
         jobs::operations(),
+        publishes::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -98,6 +100,7 @@ fn schemas() -> Map<String, Value> {
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
+        publishes::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         admin::schemas(),

@@ -123,6 +123,7 @@ fn problem() -> Value {
             ("earliest_cursor", told()),
             ("seq", count()),
             ("state", told()),
+            ("unsettled", count()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
