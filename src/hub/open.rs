@@ -17,6 +17,7 @@ use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
+use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::cdc::feed::Feed;
@@ -42,6 +43,10 @@ use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
 use crate::trace::{TraceError, Tracer};
+use crate::upstream::cache::ReadCache;
+use crate::upstream::publish::PublisherParts;
+use crate::upstream::service::UpstreamParts;
+use crate::upstream::{CallPath, Upstreams};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -232,6 +237,20 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
+        let upstream_parts = UpstreamParts {
+            arbiters: threads.lanes.clone(),
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            tracer: tracer.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        let cache = ReadCache::new(config.upstream.cache_entries_max, config.upstream.cache_bytes_max);
+        let upstreams = Arc::new(Upstreams::new(upstream_parts, cache));
+        let declared_upstreams =
+            DeclaredUpstreams::new(Documents::new(Arc::clone(&registry), "upstream"), outbound_settings);
+        declared_upstreams.load(&upstreams, &config, &policy, &sealer, &clock)?;
         let (sender, noticed) = mpsc::unbounded_channel();
         let (alerts, noted) = (Arc::default(), Arc::default());
         let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
@@ -330,6 +349,18 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let publisher_parts = PublisherParts {
+            calls: Arc::clone(&upstreams) as Arc<dyn CallPath>,
+            depths: Arc::clone(&publishes.depths),
+            tracer: tracer.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        for (id, spec, publisher) in
+            publishes.begin(&config, &declared_upstreams.settings(), &engine, &publisher_parts)?
+        {
+            directory.add(id, spec, Service::Publish(publisher));
+        }
         let now = clock.now();
         for record in pulls.all() {
             let service = Service::Pull(PullService::new(&record.settings.name, now));
@@ -396,6 +427,8 @@ impl Hub {
             sources,
             jobs,
             replays,
+            upstreams,
+            declared_upstreams,
             sealer,
             policy,
             stopping: AtomicBool::new(false),

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::webhooks::router_away;
 use super::{Consumer, Documents, Hub, Service, store_problem};
+use crate::breaker::BreakerState;
+use crate::breaker::actor::Inspect as InspectBreaker;
 use crate::config::Config;
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
@@ -25,7 +27,7 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::limits::EVENT_ID_CHARS_MAX;
-use crate::inbox::messages::Reconfigure;
+use crate::inbox::messages::{Reconfigure, Wake};
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
 use crate::inbox::state::InboxRules;
 use crate::router::Inboxes as _;
@@ -42,6 +44,8 @@ use crate::webhook::oauth::TOKEN_TIMEOUT_MS;
 pub(super) const DOCUMENT_KIND: &str = "publish";
 /// Added to the time of a call to make the lease of a claim: the call may wait for its turn and for the upstream's rate.
 const LEASE_SLACK_MS: u64 = 120_000;
+/// Rows of a rule that are counted for the log at the start.
+const ROWS_COUNTED: usize = 1_000;
 /// Names of rules that a refusal lists.
 const NAMES_SHOWN: usize = 5;
 
@@ -110,7 +114,11 @@ impl Publishes {
                 let place = self.keep(upstream, rule, engine.head(), &context)?;
                 let spec = publish_spec(config, Some(settings), &place, true);
                 known.insert(place.consumer());
-                out.push((place.consumer(), spec, Publisher::new(upstream, Writer::new(upstream, rule)?, parts.clone())));
+                out.push((
+                    place.consumer(),
+                    spec,
+                    Publisher::new(upstream, Writer::new(upstream, rule)?, parts.clone()),
+                ));
             }
         }
         let left: Vec<Place> = self.places.iter().map(|entry| entry.value().0.clone()).collect();
@@ -121,12 +129,12 @@ impl Publishes {
         let behind = engine.checkpoints().map_err(|error| store_problem(&error))?.consumers;
         for place in left {
             let id = place.consumer();
-            let rows = engine.rows_after(&id, Seq::ZERO, 1).map_err(|error| store_problem(&error))?;
+            let rows = engine.rows_after(&id, Seq::ZERO, ROWS_COUNTED).map_err(|error| store_problem(&error))?;
             if rows.is_empty() && behind.iter().all(|(one, _)| *one != id) {
                 self.forget(&id)?;
                 continue;
             }
-            tracing::warn!(app = place.upstream, rule = place.rule.name, "a publish rule is no longer declared and events wait for it; it is paused until it is declared again or what waits is discarded");
+            retired(&place, rows.len() as u64);
             let settings = declared.iter().find(|(upstream, _)| *upstream == place.upstream).map(|(_, one)| one);
             let spec = publish_spec(config, settings, &place, false);
             let writer = Writer::new(&place.upstream, &place.rule)?;
@@ -245,7 +253,8 @@ impl Hub {
         inside + position.map_or(0, |_| number("lag"))
     }
 
-    /// Serves the rules of an upstream as they are declared now. `settings` is none when the upstream is gone.
+    /// Serves the rules of an upstream as they are declared now; `settings` is none when the upstream is gone. A rule that is
+    /// declared no longer is forgotten, or paused when something waits for it (PL-1).
     ///
     /// # Errors
     /// When the store fails.
@@ -253,14 +262,25 @@ impl Hub {
         &self,
         upstream: &str,
         settings: Option<&UpstreamSettings>,
-        context: WriteContext,
+        context: &WriteContext,
     ) -> Result<(), Problem> {
         let publishes = &self.inner.publishes;
         let _one_at_a_time = publishes.changing.lock().await;
         let declared = settings.map(|settings| settings.publishes.clone()).unwrap_or_default();
         for place in publishes.of(upstream) {
-            if !declared.iter().any(|rule| rule.name == place.rule.name) {
-                self.forget_publish(&place.consumer()).await?;
+            if declared.iter().any(|rule| rule.name == place.rule.name) {
+                continue;
+            }
+            let id = place.consumer();
+            let waiting = self.unsettled_of(&id).await;
+            if waiting == 0 {
+                self.forget_publish(&id).await?;
+                continue;
+            }
+            retired(&place, waiting);
+            if let Some(consumer) = self.inner.directory.get(&id) {
+                consumer.spec.store(Arc::new(publish_spec(&self.inner.config, settings, &place, false)));
+                self.reconfigure(&id).await?;
             }
         }
         for rule in declared {
@@ -269,10 +289,17 @@ impl Hub {
                 .blocking(move |hub| hub.inner.publishes.keep(&of, &rule, hub.inner.engine.head(), &context))
                 .await?;
             self.serve_publish(settings, &kept)?;
-            let consumer = kept.consumer();
-            self.inner.router.ask(Subscribe { consumer }).await.map_err(|_| router_away())?;
+            self.reconfigure(&kept.consumer()).await?;
         }
         Ok(())
+    }
+
+    /// Has inbox and router look at a rule's settings again.
+    async fn reconfigure(&self, id: &ConsumerId) -> Result<(), Problem> {
+        if let Some(inbox) = self.inner.directory.running(id) {
+            inbox.hint(Reconfigure);
+        }
+        self.inner.router.ask(Subscribe { consumer: id.clone() }).await.map_err(|_| router_away())
     }
 
     /// Puts a rule into the directory, or gives the one that is there its new settings.
@@ -286,9 +313,6 @@ impl Hub {
                 consumer.spec.store(Arc::new(spec));
                 if let Service::Publish(publisher) = &consumer.service {
                     publisher.change(writer);
-                }
-                if let Some(inbox) = directory.running(&id) {
-                    inbox.hint(Reconfigure);
                 }
             }
             None => {
@@ -375,18 +399,48 @@ impl Hub {
         Ok(Event::new(Seq::ZERO, self.inner.clock.now(), draft.meta, draft.body))
     }
 
-    /// Takes a rule away with everything that waits for it, and says how much that was.
+    /// How much waits for a rule.
     ///
     /// # Errors
-    /// When there is no such rule, the settings of the hub declare it, or the store fails.
-    pub(super) async fn drop_publish(&self, upstream: &str, name: &str, by: &str) -> Result<Value, Problem> {
+    /// When there is no such rule.
+    pub(super) async fn waits_for_publish(&self, upstream: &str, name: &str) -> Result<u64, Problem> {
         let consumer = self.publish_consumer(upstream, name)?;
-        let discarded = self.unsettled_of(&consumer.id).await;
-        let _one_at_a_time = self.inner.publishes.changing.lock().await;
-        self.forget_publish(&consumer.id).await?;
-        tracing::warn!(app = upstream, rule = name, discarded, by, "a publish rule was taken away with what waited for it");
-        Ok(json!({ "name": name, "discarded": discarded }))
+        Ok(self.unsettled_of(&consumer.id).await)
     }
+
+    /// Forgets a rule with everything that waits for it. One that is forgotten already stays so.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn drop_publish(&self, upstream: &str, name: &str) -> Result<(), Problem> {
+        let _one_at_a_time = self.inner.publishes.changing.lock().await;
+        self.forget_publish(&ConsumerId::publish(upstream, name)).await
+    }
+
+    /// The state of an upstream's breaker.
+    pub(super) async fn upstream_breaker(&self, upstream: &str) -> Option<BreakerState> {
+        let registered = self.inner.upstreams.get(upstream)?;
+        registered.core.breaker.ask(InspectBreaker).await.ok().map(|view| view.state)
+    }
+
+    /// Has the rules of an upstream look whether they may go on.
+    pub(super) fn wake_publishes(&self, upstream: &str) {
+        for place in self.inner.publishes.of(upstream) {
+            if let Some(inbox) = self.inner.directory.running(&place.consumer()) {
+                inbox.hint(Wake);
+            }
+        }
+    }
+}
+
+/// Tells of a rule that is no longer declared and has something waiting.
+fn retired(place: &Place, waiting: u64) {
+    tracing::warn!(
+        app = place.upstream,
+        rule = place.rule.name,
+        waiting,
+        "a publish rule is no longer declared and events wait for it; it is paused until it is declared again or what waits is discarded"
+    );
 }
 
 /// A call as operators see it before it is made. It carries no credential: that is added on the way.

@@ -78,6 +78,11 @@ pub trait Adapter: Send + Sync + 'static {
         reply.read(call)
     }
 
+    /// Where a call goes, for the log: host and path, without a query.
+    fn place(&self, call: &Call) -> String {
+        call.operation.clone()
+    }
+
     /// Whether it can be reached and takes the credential.
     fn health_check<'a>(&'a self, context: &'a AdapterContext) -> BoxFuture<'a, Result<(), CallError>>;
 }

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::adapter::AdapterContext;
 use crate::ground::limits::{ERROR_CHARS_MAX, clip};
+use crate::ground::secret::Secret;
 use crate::retry::{AttemptResult, FailureKind};
+use crate::webhook::outbound::visible;
 
 /// The one way to an upstream.
 pub trait CallPath: Send + Sync + 'static {
@@ -144,6 +146,8 @@ pub struct Reply {
     pub status: u16,
     /// The body.
     pub body: Bytes,
+    /// What must not be shown of it: the credential the call was made with.
+    pub hide: Vec<Secret>,
 }
 
 impl fmt::Debug for Reply {
@@ -156,7 +160,7 @@ impl Reply {
     /// A reply with this JSON.
     #[must_use]
     pub fn json(status: u16, value: &Value) -> Self {
-        Self { status, body: Bytes::from(value.to_string()) }
+        Self { status, body: Bytes::from(value.to_string()), hide: Vec::new() }
     }
 
     /// Reads the body as the call expects it.
@@ -170,7 +174,8 @@ impl Reply {
             (Err(error), Expects::Json) => {
                 // The parser's own text may repeat what it met.
                 let place = format!("line {}, column {}", error.line(), error.column());
-                return Err(CallError::malformed(format!("the answer is no JSON ({place})")).with_status(self.status));
+                let error = CallError::malformed(format!("the answer is no JSON ({place})")).with_status(self.status);
+                return Err(CallError { snippet: visible(&self.body, &self.hide), ..error });
             }
         };
         Ok(Answer { status: self.status, body, attempts: 1, latency_ms: 0 })
@@ -304,6 +309,9 @@ pub struct CallError {
     pub failure: FailureKind,
     /// Attempts that were made.
     pub attempts: u32,
+    /// The beginning of what the upstream said, at most 500 characters, all of them visible, without secrets. For the log
+    /// and for operators alone.
+    pub snippet: String,
 }
 
 impl CallError {
@@ -320,7 +328,7 @@ impl CallError {
             CallErrorKind::NotFound | CallErrorKind::Permanent | CallErrorKind::Malformed => FailureKind::Status,
         };
         let message = clip(message.as_ref(), ERROR_CHARS_MAX).to_owned();
-        Self { kind, status: None, message, retry_after_ms: None, failure, attempts: 0 }
+        Self { kind, status: None, message, retry_after_ms: None, failure, attempts: 0, snippet: String::new() }
     }
 
     /// The adapter does not take this call.
@@ -418,7 +426,7 @@ mod tests {
     #[test]
     fn an_answer_is_read_as_the_call_expects_it_and_nothing_of_it_is_repeated() {
         let call = Call::get("contact", "/x");
-        let reply = |text: &str| Reply { status: 200, body: Bytes::copy_from_slice(text.as_bytes()) };
+        let reply = |text: &str| Reply { status: 200, body: Bytes::copy_from_slice(text.as_bytes()), hide: vec![] };
         assert_eq!(reply("{\"a\":1}").read(&call).expect("JSON").body, json!({"a": 1}));
         for bad in ["", "hunter2", "{\"a\":hunter2", "[1,2"] {
             let error = reply(bad).read(&call).expect_err("no JSON");

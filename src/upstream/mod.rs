@@ -12,6 +12,15 @@
 //! - [`read`]: declared reads: how they are asked and what their answers become
 //! - [`publish`]: events that become calls
 //! - [`credential`]: who calls, one a tenant, and where its secret is
+//! - [`http`]: a declared upstream as an adapter
+//! - [`perform`]: the one way
+//! - [`actor`]: one upstream's actor
+//! - [`cache`]: what reads have fetched
+//! - [`reading`]: how reads are answered
+//! - [`health`]: how upstreams fare
+//! - [`series`]: what is counted
+//! - `told`: what the log says
+//! - [`service`]: all of them
 //! - [`record`]: a declared upstream as it is kept, and as an operator asks for it
 //!
 //! Invariants:
@@ -20,13 +29,23 @@
 //! - `UP-3` A credential is in no log, series, error or answer; an answer of an upstream that repeats one is not shown.
 //! - `UP-4` What one tenant has read is never given to another.
 
+pub mod actor;
 pub mod adapter;
+pub mod cache;
 pub mod call;
 pub mod credential;
+pub mod health;
+pub mod http;
+pub mod perform;
 pub mod publish;
 pub mod read;
+pub mod reading;
 pub mod record;
+pub mod series;
+pub mod service;
 pub mod template;
+mod told;
 
 pub use adapter::{Adapter, AdapterContext};
 pub use call::{Answer, Attempts, Call, CallError, CallErrorKind, CallPath, Method, Payload};
+pub use service::Upstreams;

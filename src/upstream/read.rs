@@ -348,6 +348,9 @@ impl Read {
         if parameters.len() > PARAMETERS_MAX || read.query.len() > PARAMETERS_MAX {
             return Err(Problem::field(path, format!("at most {PARAMETERS_MAX} parameters"), parameters.len()));
         }
+        if parameters.contains("org") {
+            return Err(Problem::field(path, "no parameter `org`: that is who asks", "org"));
+        }
         if let Some(paging) = &read.page {
             let own = [paging.limit_parameter.as_str(), paging.offset_parameter.as_str()];
             if let Some(name) = read.query.keys().find(|name| own.contains(&name.as_str())) {

@@ -126,6 +126,7 @@ fn what_does_not_fit_is_named() {
         (json!({"path": "/x", "page": {"items": "", "shape": {"a": "items"}}}), "r.page.shape"),
         (json!({"path": "/x", "page": {"items": "", "offset_parameter": "limit"}}), "r.page.offset_parameter"),
         (json!({"path": "/x", "page": {"items": "", "colour": 1}}), "r.page.colour"),
+        (json!({"path": "/x/{org}"}), "r"),
         (json!({"path": "/x/{limit}", "page": {"items": ""}}), "r.path"),
         (json!({"path": "/x", "query": {"limit": "5"}, "page": {"items": ""}}), "r.query.limit"),
         (json!({"path": "/x", "cache_ms": -1}), "r.cache_ms"),

@@ -118,7 +118,11 @@ async fn without_a_contact_or_a_change_of_status_there_is_nothing_to_tell_and_no
         ("moved", "event_types", "the event has booking.moved"),
     ] {
         let explained = scene.explained(id, "timeline").await;
-        assert_eq!((&explained["status"], &explained["decided_by"]), (&json!("skipped"), &json!(clause)), "{explained}");
+        assert_eq!(
+            (&explained["status"], &explained["decided_by"]),
+            (&json!("skipped"), &json!(clause)),
+            "{explained}"
+        );
         assert!(explained["detail"].as_str().unwrap().ends_with(detail), "{explained}");
         assert!(about(&scene, &format!("B-{id}")).is_empty(), "{id} is told of in no line");
     }
@@ -131,7 +135,8 @@ async fn without_a_contact_or_a_change_of_status_there_is_nothing_to_tell_and_no
 async fn what_fails_for_now_waits_in_the_durable_queue_and_the_producer_does_not_notice() {
     let scene = bridge("cb-defer").await;
     // An answer that says so, and a connection that breaks.
-    for (n, (reply, status)) in [(Reply::Status(503), json!(503)), (Reply::Reset, Value::Null)].into_iter().enumerate() {
+    for (n, (reply, status)) in [(Reply::Status(503), json!(503)), (Reply::Reset, Value::Null)].into_iter().enumerate()
+    {
         let id = n.to_string();
         scene.receiver.script(TIMELINE, [reply]);
         scene.publish(&booking(&id, "booking.created")).await;
@@ -170,9 +175,13 @@ async fn a_refused_credential_is_an_error_at_once_and_is_not_tried_again() {
     let lines = about(&scene, "B-x");
     assert_eq!(lines.len(), 2, "{lines:?}");
     for line in &lines {
-        assert_eq!((line.level, line.field("transient"), line.field("status")), (Level::ERROR, &json!(false), &json!(401)));
+        assert_eq!(
+            (line.level, line.field("transient"), line.field("status")),
+            (Level::ERROR, &json!(false), &json!(401))
+        );
     }
-    let wanted = (Level::ERROR, "publish refused: the upstream does not accept the credential".to_owned(), vec![json!("auth")]);
+    let wanted =
+        (Level::ERROR, "publish refused: the upstream does not accept the credential".to_owned(), vec![json!("auth")]);
     assert_eq!(told(&lines[1], &["reason"]), wanted);
     assert_eq!(scene.receiver.on(TIMELINE).len(), 1, "it is not tried again");
     expect(&scene, &[("auth", 1.0), ("dead", 1.0)]);

@@ -309,7 +309,11 @@ async fn run(case: Case) {
     receiver.script(path, [Reply::Status(503)]);
     scene.publish(&named(&event, "later")).await;
     let told = scene.wait_status("later", rule, "failed").await;
-    assert_eq!((&told["attempts"], &told["delivery"]["state"]), (&json!(1), &json!("failed_retry_at")), "{file}: {told}");
+    assert_eq!(
+        (&told["attempts"], &told["delivery"]["state"]),
+        (&json!(1), &json!("failed_retry_at")),
+        "{file}: {told}"
+    );
     scene.advance(wait_ms);
     scene.wait_status("later", rule, "processed").await;
     let all = came(3).await;
@@ -486,7 +490,9 @@ async fn a_rule_for_which_something_waits_is_not_taken_away_unsaid() {
     // A rule that comes back under the name begins anew.
     hub.admin().post("/v1/admin/upstreams", &crm(&receiver)).await.expect(201);
     acme.publish(&booking("new")).await;
-    receiver.wait_until("the new one is tried", |all| all.iter().any(|one| one.path == PATH && one.json()["of"] == "new")).await;
+    receiver
+        .wait_until("the new one is tried", |all| all.iter().any(|one| one.path == PATH && one.json()["of"] == "new"))
+        .await;
     let told = acme.get(&format!("/v1/events/waits/explain?consumer={CONSUMER}")).await.expect(200).json();
     assert_eq!(told["consumers"][0]["delivery"]["state"], "before_start", "{told}");
 }
@@ -641,10 +647,16 @@ async fn killed_between_deferral_and_publish_the_hub_publishes_every_event_under
         }
         // The last of them was tried, so those before it are deferred or on their way; some runs let some of them through.
         let last = sent.last().unwrap().clone();
-        receiver.wait_until("the last one was tried", |all| all.iter().any(|one| one.path == path && one.json()["of"] == last)).await;
+        receiver
+            .wait_until("the last one was tried", |all| {
+                all.iter().any(|one| one.path == path && one.json()["of"] == last)
+            })
+            .await;
         open.store(run % 2 == 1, std::sync::atomic::Ordering::SeqCst);
         if run % 2 == 1 {
-            receiver.wait_until("some were taken", |all| all.iter().filter(|one| one.status == Some(200)).count() > run * 5).await;
+            receiver
+                .wait_until("some were taken", |all| all.iter().filter(|one| one.status == Some(200)).count() > run * 5)
+                .await;
         }
         hub.kill();
         receiver.next_run().await;

@@ -23,6 +23,7 @@ mod schedule;
 mod schema;
 mod shared;
 mod sources;
+mod upstreams;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -59,6 +60,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         jobs::operations(),
         publishes::operations(),
         dead_letters::operations(),
+        upstreams::operations(),
         admin::operations(),
     ]
     .into_iter()
@@ -103,6 +105,7 @@ fn schemas() -> Map<String, Value> {
         publishes::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
+        upstreams::schemas(),
         admin::schemas(),
     ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()

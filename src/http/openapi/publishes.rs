@@ -69,7 +69,10 @@ fn preview() -> Value {
     request(
         vec![
             ("event_id", nullable(text(EVENT_ID_CHARS_MAX))),
-            ("event", json!({ "type": ["object", "null"], "description": "An envelope, as `POST /v1/events` takes it." })),
+            (
+                "event",
+                json!({ "type": ["object", "null"], "description": "An envelope, as `POST /v1/events` takes it." }),
+            ),
             ("org", nullable(text(SCOPE_CHARS_MAX))),
         ],
         &[],

@@ -222,7 +222,10 @@ mod tests {
         let data = r#"{"id":"a/b?c#d é%","n":17,"up":".."}"#;
         assert_eq!(path("/v1/{data.n}/x", data).as_deref(), Ok("/v1/17/x"));
         assert_eq!(path("/v1/{data.id}", data).as_deref(), Ok("/v1/a%2Fb%3Fc%23d%20%C3%A9%25"));
-        assert_eq!(path("/v1/{{x}}/{org}?at={timestamp}", data).as_deref(), Ok("/v1/{x}/acme?at=2026-11-21T08%3A00%3A00Z"));
+        assert_eq!(
+            path("/v1/{{x}}/{org}?at={timestamp}", data).as_deref(),
+            Ok("/v1/{x}/acme?at=2026-11-21T08%3A00%3A00Z")
+        );
         assert!(path("/v1/{data.up}/x", data).expect_err("a dot segment").contains("dot segment"));
         assert_eq!(path("/v1/x{data.up}", data).as_deref(), Ok("/v1/x.."));
     }

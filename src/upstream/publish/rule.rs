@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -289,7 +289,7 @@ fn read_headers(sent: Value) -> Result<BTreeMap<String, Pattern>, Problem> {
             return Err(Problem::field(field, "a text", "another type"));
         };
         let pattern = Pattern::parse(&text, &field)?;
-        if pattern.plain().any(|plain| HeaderValue::from_str(plain).is_err()) {
+        if pattern.plain().any(|plain| !plain.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
             return Err(Problem::field(field, "visible ASCII outside its places", "something else"));
         }
         out.insert(name, pattern);

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::filter::{Clause, Decision, TypePattern};
 use crate::event::filter::subject::Subject;
+use crate::event::filter::{Clause, Decision, TypePattern};
 use crate::upstream::publish::samples::{event, timeline};
 
 #[test]

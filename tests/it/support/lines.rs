@@ -87,5 +87,10 @@ pub fn keep() {
 
 /// The lines about this application so far.
 pub fn of(app: &str) -> Vec<Line> {
-    kept().lock().iter().filter(|line| [line.field("app"), line.field("breaker")].contains(&&Value::from(app))).cloned().collect()
+    kept()
+        .lock()
+        .iter()
+        .filter(|line| [line.field("app"), line.field("breaker")].contains(&&Value::from(app)))
+        .cloned()
+        .collect()
 }
