@@ -563,7 +563,7 @@ impl Hub {
     ) -> Result<Value, Problem> {
         let tenant = fields.text("org", SCOPE_CHARS_MAX)?.unwrap_or_default();
         let sent = fields.sent("auth");
-        fields.finish()?;
+        finish(fields)?;
         let _one_at_a_time = self.inner.declared_upstreams.changing.lock().await;
         let Some(sent) = sent else {
             let stored = self.inner.declared_upstreams.get(id);

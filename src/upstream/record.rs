@@ -336,6 +336,14 @@ fn shared(fields: &mut Fields, settings: &mut UpstreamSettings, ground: Ground<'
     }
 }
 
+/// Ends the reading. What stands under a name that is not known may be a credential in the wrong place: it is not repeated.
+///
+/// # Errors
+/// When a field is left over.
+pub fn finish(fields: Fields) -> Result<(), Problem> {
+    fields.finish().map_err(|problem| Problem { sent: Some("***".to_owned()), ..problem })
+}
+
 /// Reads the declaration of a new upstream.
 ///
 /// # Errors
@@ -363,7 +371,7 @@ pub fn read_new(mut fields: Fields, ground: Ground<'_>) -> Result<Declared, Prob
         allowed_networks: Vec::new(),
     };
     let auth = shared(&mut fields, &mut settings, ground)?;
-    fields.finish()?;
+    finish(fields)?;
     if settings.base_url.is_empty() {
         return Err(Problem::field("base_url", "required", "nothing"));
     }
@@ -386,7 +394,7 @@ pub fn read_change(
         return Err(Problem::field("org", "cannot be changed", org));
     }
     let auth = shared(&mut fields, &mut settings, ground)?;
-    fields.finish()?;
+    finish(fields)?;
     Ok((settings, auth))
 }
 

@@ -22,7 +22,7 @@ macro_rules! line {
         tracing::$level!(
             app,
             method = call.method.as_str(),
-            url = place,
+            host_path = place,
             attempt,
             operation = call.operation,
             "type" = call.about.event_type,

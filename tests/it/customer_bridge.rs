@@ -53,7 +53,7 @@ fn series(scene: &Scene) -> BTreeMap<&'static str, f64> {
         ("dead_letter", of("permanent_failure_total", "reason=\"dead_letter\"")),
         ("retries", of("retry_attempts_total", "")),
         ("depth", of("retry_depth_max", "")),
-        ("dead", of("dead_letter_count", "")),
+        ("dead", of("dead_letters", "")),
         ("circuit", of("circuit_state", "")),
     ])
 }

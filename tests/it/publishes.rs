@@ -344,11 +344,11 @@ async fn run(case: Case) {
     }
     let told = scene.wait_status("spent", rule, "dead_letter").await;
     assert_eq!(told["attempts"], attempts, "{file}: {told}");
-    assert_eq!(scene.series("integration_bridge_dead_letter_count", ""), Some(1.0), "{file}");
+    assert_eq!(scene.series("integration_bridge_dead_letters", ""), Some(1.0), "{file}");
     scene.advance(3_600_000);
     scene.redrive(rule).await;
     scene.wait_status("spent", rule, "processed").await;
-    assert_eq!(scene.series("integration_bridge_dead_letter_count", ""), Some(0.0), "{file}");
+    assert_eq!(scene.series("integration_bridge_dead_letters", ""), Some(0.0), "{file}");
     let last = receiver.on(path);
     assert_eq!(keys(&last[5..]).len(), 1, "{file}: every attempt of one event has one key");
 

@@ -121,7 +121,7 @@ async fn a_contact_is_read_once_and_then_from_the_cache_also_when_there_is_none(
     assert_eq!((field(&hit, "level"), field(&hit, "external_id")), (&json!("DEBUG"), &json!("c/1")));
     let answered = lines(&hub, "an upstream has answered").await.remove(0);
     assert_eq!((field(&answered, "level"), field(&answered, "status")), (&json!("DEBUG"), &json!(200)));
-    assert_eq!(field(&answered, "url"), &json!(format!("{}/base/api/v1/contacts/c%2F1", receiver.address())));
+    assert_eq!(field(&answered, "host_path"), &json!(format!("{}/base/api/v1/contacts/c%2F1", receiver.address())));
     let malformed = lines(&hub, "an upstream's answer is malformed").await;
     assert!(malformed.iter().all(|line| field(line, "level") == "WARN"), "{malformed:?}");
     assert_eq!(malformed.len(), 3, "one for each answer");
@@ -252,29 +252,25 @@ async fn those_who_ask_at_once_for_the_same_thing_cause_one_call() {
     let hub = Hub::start().await;
     declare(&hub, &crm(&receiver)).await;
     let acme = hub.acme().await;
-    let path = "/base/plain/1?fixed=a%20b&view=x";
-    receiver.always(path, Reply::Hold);
+    let path = "/base/api/v1/contacts/c-1";
+    receiver.always(path, Reply::HoldJson(json!({"legalName": "Bakker"})));
     let ask = || {
         let acme = acme.clone();
-        tokio::spawn(async move { acme.get("/v1/upstreams/crm/reads/plain?id=1&view=x").await })
+        tokio::spawn(async move { acme.get("/v1/upstreams/crm/reads/contact?externalId=c-1").await })
     };
     let first = ask();
     receiver.wait_for(path, 1).await;
     let others: Vec<_> = (0..8).map(|_| ask()).collect();
-    let requests = r#"tidegate_http_requests_total"#;
-    // All of them are there: what the hub has in hand says so.
-    until("nine requests are being answered", || async {
+    until("nine requests are being answered, and this one", || async {
         let health = hub.admin().get("/v1/admin/health").await.expect(200).json();
-        (health["requests_in_flight"].as_u64() >= Some(9)).then_some(())
+        (health["requests_in_flight"].as_u64() >= Some(10)).then_some(())
     })
     .await;
     receiver.release();
     for one in others.into_iter().chain([first]) {
-        // The stand-in says `released`, which is no JSON.
-        assert_eq!(one.await.unwrap().expect(200).json(), json!({"found": false, "stale": false, "data": null}));
+        assert_eq!(one.await.unwrap().expect(200).json()["legalName"], "Bakker");
     }
     assert_eq!(receiver.on(path).len(), 1);
-    assert!(metric(&hub, requests, &[r#"listener="public""#]).await >= 9.0);
 }
 
 #[tokio::test]
@@ -509,6 +505,7 @@ async fn what_does_not_fit_is_refused_by_name() {
     ] {
         let problem = admin.post(&rotate, &body).await.expect_problem(400, "invalid-field").json();
         assert_eq!(problem["field"], field, "{problem}");
+        assert!(!problem.to_string().contains("hunter2"), "{problem}");
     }
     let acme = hub.acme().await;
     let long = "x".repeat(257);
@@ -551,10 +548,6 @@ async fn a_private_address_is_called_only_where_the_operator_allows_it() {
         let problem = admin.post("/v1/admin/upstreams", &sent).await.expect_problem(400, "invalid-field").json();
         assert_eq!(problem["field"], "base_url", "{problem}");
     }
-    // A name that leads inside is found out when it is called.
-    let sneaky = json!({"id": "sneaky", "base_url": "http://localtest.tidegate.invalid", "retry": retry(&[]), "reads": {"it": {"path": "/x"}}});
-    admin.post("/v1/admin/upstreams", &sneaky).await.expect(201);
-    acme.get("/v1/upstreams/sneaky/reads/it").await.expect_problem(503, "upstream-unavailable");
     // What the settings declare is changed there.
     let shown = admin.get("/v1/admin/upstreams/crm").await.expect(200).json();
     assert_eq!((&shown["origin"], &shown["allowed_networks"]), (&json!("config"), &json!(["127.0.0.0/8"])));

@@ -32,7 +32,7 @@ enum Next {
 }
 
 /// An adapter that does what it is told and notes when it was called.
-struct Scripted1 {
+struct ScriptedAdapter {
     clock: Arc<ManualClock>,
     next: Arc<Mutex<VecDeque<Next>>>,
     calls: Arc<Mutex<Vec<(UnixMs, u32)>>>,
@@ -45,8 +45,8 @@ struct Script {
 }
 
 impl Script {
-    fn adapter(&self, clock: &Arc<ManualClock>) -> Scripted1 {
-        Scripted1 { clock: Arc::clone(clock), next: Arc::clone(&self.next), calls: Arc::clone(&self.calls) }
+    fn adapter(&self, clock: &Arc<ManualClock>) -> ScriptedAdapter {
+        ScriptedAdapter { clock: Arc::clone(clock), next: Arc::clone(&self.next), calls: Arc::clone(&self.calls) }
     }
 
     fn then(&self, next: impl IntoIterator<Item = Next>) {
@@ -60,7 +60,7 @@ impl Script {
     }
 }
 
-impl Adapter for Scripted1 {
+impl Adapter for ScriptedAdapter {
     fn id(&self) -> &str {
         "scripted"
     }
@@ -190,7 +190,10 @@ async fn an_open_breaker_uses_no_attempt_up_and_closes_by_a_probe() {
     assert_eq!(open.retry_after_ms, Some(300_000), "the cooldown of the preset");
     clock.advance(Duration::from_secs(300));
     assert_eq!(ask(&hub, once()).await.unwrap().unwrap().body, json!("by default"));
-    assert_eq!(hub.upstream("scripted").unwrap()["circuit"], "closed");
+    until("the breaker is closed", || async {
+        (hub.upstream("scripted").unwrap()["circuit"] == "closed").then_some(())
+    })
+    .await;
     hub.stop().await;
 }
 
