@@ -28,7 +28,7 @@ use crate::upstream::read::Read;
 use crate::upstream::reading::{Question, ReadError};
 use crate::upstream::record::{
     AuthWish, CONCURRENCY_DEFAULT, CREDENTIALS_MAX, Declared, Ground, Origin, TOTAL_MS_DEFAULT, UpstreamRecord,
-    UpstreamSettings, read_change, read_new,
+    UpstreamSettings, finish, read_change, read_new,
 };
 use crate::upstream::service::{KeptAnswers, Registered, UPSTREAMS_MAX};
 use crate::upstream::{Adapter, AdapterContext, Upstreams};
