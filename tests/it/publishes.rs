@@ -311,7 +311,7 @@ async fn run(case: Case) {
     let told = scene.wait_status("later", rule, "failed").await;
     assert_eq!(
         (&told["attempts"], &told["delivery"]["state"]),
-        (&json!(1), &json!("failed_retry_at")),
+        (&json!(1), &json!("next_try_at")),
         "{file}: {told}"
     );
     scene.advance(wait_ms);
