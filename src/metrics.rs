@@ -94,7 +94,7 @@ series! {
     bridge_permanent_failure: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_permanent_failure_total", "Calls of an upstream that were given up, by reason."), &["adapter_id", "reason"]);
     bridge_retry_attempts: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_retry_attempts_total", "Further attempts of publishes out of the durable queue."), &["adapter_id"]);
     bridge_retry_depth_max: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_retry_depth_max", "Most publishes of an upstream that have waited at once."), &["adapter_id"]);
-    bridge_dead_letters: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_dead_letter_count", "Publishes of an upstream that are dead letters."), &["adapter_id"]);
+    bridge_dead_letters: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_dead_letters", "Publishes of an upstream that are dead letters."), &["adapter_id"]);
     bridge_circuit_state: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_circuit_state", "State of an upstream's breaker: 0 closed, 1 half-open, 2 open."), &["adapter_id"]);
     trace_spans: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_trace_spans_total", "Spans, by what came of them: exported, dropped because the queue was full, dropped because the collector did not take them."), &["outcome"]);
     paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");

@@ -609,11 +609,17 @@ impl Hub {
             let declared = &hub.inner.declared_upstreams;
             declared.documents.delete(&key)?;
             declared.by_id.remove(&key);
+            Ok(())
+        })
+        .await?;
+        self.inner.upstreams.remove(id).await;
+        // After its actor has ended, so that nothing writes it again.
+        let key = id.to_owned();
+        self.blocking(move |hub| {
             let registry: &dyn Registry = &*hub.inner.engine;
             registry.delete(BREAKERS, &key).map_err(|error| store_problem(&error)).map(|_| ())
         })
         .await?;
-        self.inner.upstreams.remove(id).await;
         self.serve_publishes(id, None, &WriteContext::default()).await
     }
 

@@ -247,8 +247,7 @@ mod tests {
         std::fs::write(&path, "the-next-one-4712").expect("written");
         assert_eq!(header(&filed.resolve(&OPEN).expect("there")), "x-key: the-next-one-4712", "read again");
         // A variable that every process of the tests has.
-        let named =
-            read(json!({"kind": "basic", "username": "u", "password": {"env": "CARGO_MANIFEST_DIR"}})).expect("fits");
+        let named = read(json!({"kind": "basic", "username": "u", "password": {"env": "PATH"}})).expect("fits");
         assert!(header(&named.resolve(&OPEN).expect("there")).starts_with("authorization: Basic "));
         let missing = read(json!({"kind": "bearer", "token": {"env": "TIDEGATE_NO_SUCH_VARIABLE"}})).expect("fits");
         assert_eq!(

@@ -376,12 +376,7 @@ impl Read {
         let mut path = self.path.fill(values)?;
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, template) in &self.query {
-            // What is fixed stands there as the operator has written it, and is encoded like any value.
-            let filled = match template.parameters().next() {
-                Some(_) => template.fill(values)?,
-                None => encode(template.text()),
-            };
-            pairs.push((encode(name), filled));
+            pairs.push((encode(name), template.fill_value(values)?));
         }
         if let (Some(paging), Some(span)) = (&self.page, span) {
             pairs.push((encode(&paging.limit_parameter), span.limit.to_string()));

@@ -53,6 +53,10 @@ fn another_question_has_another_key() {
     let read = Read::from_json("reads.x", declared).expect("fits");
     let key = |a: &str, b: &str| read.prepare(&values(&[("a", a), ("b", b)]), None).expect("fits").key;
     assert_eq!(key("1", "2"), "/x/1?b=2&view=full%20%26%20more");
+    let joined = json!({"path": "/x", "query": {"q": "kind:{kind} & more"}});
+    let joined = Read::from_json("reads.x", joined).expect("fits");
+    let path = joined.prepare(&values(&[("kind", "a=b&c")]), None).expect("fits").path;
+    assert_eq!(path, "/x?q=kind%3Aa%3Db%26c%20%26%20more");
     assert_ne!(key("1?b=2&view=full%20%26%20more", "2"), key("1", "2"));
     assert_ne!(key("1", "2&view=x"), key("1", "2"));
     let refused = read.prepare(&values(&[("a", "1")]), None).expect_err("b is missing");

@@ -272,7 +272,7 @@ mod tests {
             "integration_bridge_contact_success_total{adapter_id=\"crm\"} 0",
             "integration_bridge_contact_fallback_total{adapter_id=\"crm\",reason=\"not_found\"} 0",
             "integration_bridge_circuit_state{adapter_id=\"crm\"} 2",
-            "integration_bridge_dead_letter_count{adapter_id=\"crm\"} 3",
+            "integration_bridge_dead_letters{adapter_id=\"crm\"} 3",
             "integration_requests_total{adapter_id=\"crm\",status=\"error\"} 1",
         ] {
             assert!(told.lines().any(|one| one == line), "{line} in\n{told}");

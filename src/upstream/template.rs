@@ -74,7 +74,7 @@ fn is_name(text: &str) -> bool {
 }
 
 impl Template {
-    /// Reads a template: visible ASCII, with parameters in braces.
+    /// Reads a template: a text without control characters, with parameters in braces.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -82,8 +82,8 @@ impl Template {
         if text.chars().count() > PATH_CHARS_MAX {
             return Err(format!("at most {PATH_CHARS_MAX} characters"));
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("visible ASCII characters; others percent-encoded".to_owned());
+        if text.chars().any(char::is_control) {
+            return Err("no control characters".to_owned());
         }
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -112,6 +112,9 @@ impl Template {
     pub fn parse_path(field: &str, text: &str) -> Result<Self, Problem> {
         let refuse = |limit: String| Problem::field(field, limit, text.escape_debug());
         let template = Self::parse(text).map_err(refuse)?;
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refuse("visible ASCII characters; others percent-encoded".to_owned()));
+        }
         if !text.starts_with('/') || text.starts_with("//") {
             return Err(refuse("a path with one `/` first".to_owned()));
         }
@@ -138,15 +141,33 @@ impl Template {
         })
     }
 
-    /// The template with these values, percent-encoded.
+    /// The value of a query with these values, all of it percent-encoded.
+    ///
+    /// # Errors
+    /// A problem that names the parameter: it is missing, empty or too long.
+    pub fn fill_value(&self, values: &BTreeMap<String, String>) -> Result<String, Problem> {
+        self.fill_with(values, encode)
+    }
+
+    /// The path with these values, percent-encoded; what is no parameter stands there as it was written.
     ///
     /// # Errors
     /// A problem that names the parameter: it is missing, empty, too long or no part of a path.
     pub fn fill(&self, values: &BTreeMap<String, String>) -> Result<String, Problem> {
+        let out = self.fill_with(values, str::to_owned)?;
+        match self.parameters().next() {
+            Some(name) if out.split('/').any(is_dots) => {
+                Err(Problem::field(name, "no `.` or `..` as a part of a path", out.escape_debug()))
+            }
+            Some(_) | None => Ok(out),
+        }
+    }
+
+    fn fill_with(&self, values: &BTreeMap<String, String>, fixed: fn(&str) -> String) -> Result<String, Problem> {
         let mut out = String::with_capacity(self.text.len() + 32);
         for piece in &self.pieces {
             match piece {
-                Piece::Text(text) => out.push_str(text),
+                Piece::Text(text) => out.push_str(&fixed(text)),
                 Piece::Parameter(name) => {
                     let value = values.get(name).ok_or_else(|| Problem::field(name, "required", "nothing"))?;
                     check_value(name, value)?;
@@ -154,12 +175,7 @@ impl Template {
                 }
             }
         }
-        match self.parameters().next() {
-            Some(name) if out.split('/').any(is_dots) => {
-                Err(Problem::field(name, "no `.` or `..` as a part of a path", out.escape_debug()))
-            }
-            Some(_) | None => Ok(out),
-        }
+        Ok(out)
     }
 }
 

@@ -55,6 +55,11 @@ async fn metric(hub: &Hub, name: &str, labels: &[&str]) -> f64 {
 
 /// The lines of the log with this text, once there is one.
 async fn lines(hub: &Hub, text: &str) -> Vec<Value> {
+    so_many_lines(hub, text, 1).await
+}
+
+/// The lines of the log with this text, once there are so many.
+async fn so_many_lines(hub: &Hub, text: &str, count: usize) -> Vec<Value> {
     until(&format!("the log says {text:?}"), || async {
         let found: Vec<Value> = hub
             .log()
@@ -62,7 +67,7 @@ async fn lines(hub: &Hub, text: &str) -> Vec<Value> {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|line| line.to_string().contains(text))
             .collect();
-        (!found.is_empty()).then_some(found)
+        (found.len() >= count).then_some(found)
     })
     .await
 }
@@ -122,7 +127,7 @@ async fn a_contact_is_read_once_and_then_from_the_cache_also_when_there_is_none(
     let answered = lines(&hub, "an upstream has answered").await.remove(0);
     assert_eq!((field(&answered, "level"), field(&answered, "status")), (&json!("DEBUG"), &json!(200)));
     assert_eq!(field(&answered, "host_path"), &json!(format!("{}/base/api/v1/contacts/c%2F1", receiver.address())));
-    let malformed = lines(&hub, "an upstream's answer is malformed").await;
+    let malformed = so_many_lines(&hub, "an upstream's answer is malformed", 3).await;
     assert!(malformed.iter().all(|line| field(line, "level") == "WARN"), "{malformed:?}");
     assert_eq!(malformed.len(), 3, "one for each answer");
 
@@ -336,6 +341,26 @@ async fn a_refused_credential_is_an_error_that_is_not_tried_again() {
     assert_eq!((field(&line, "app"), field(&line, "status")), (&json!("crm"), &json!(401)));
     let labels = [r#"adapter_id="crm""#, r#"reason="auth""#];
     assert_eq!(metric(&hub, "integration_bridge_permanent_failure_total", &labels).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_call_is_tried_as_often_as_its_policy_says_and_what_uses_that_up_is_an_error() {
+    let receiver = Receiver::start();
+    let hub = Hub::start_with(&[DEBUG]).await;
+    let mut wanted = crm(&receiver);
+    wanted["retry"] = retry(&[1, 1]);
+    declare(&hub, &wanted).await;
+    let acme = hub.acme().await;
+    receiver.always("/base/api/v1/contacts/c-1", Reply::Status(500));
+    let read = "/v1/upstreams/crm/reads/contact?externalId=c-1";
+    acme.get(read).await.expect_problem(503, "upstream-unavailable");
+    assert_eq!(receiver.on("/base/api/v1/contacts/c-1").len(), 3);
+    let failed = so_many_lines(&hub, "an attempt at an upstream has failed", 3).await;
+    let attempts: Vec<_> = failed.iter().map(|line| field(line, "attempt").clone()).collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    let last = lines(&hub, "the retries at an upstream are used up").await.remove(0);
+    assert_eq!((field(&last, "level"), field(&last, "attempt")), (&json!("ERROR"), &json!(3)));
+    assert_eq!(metric(&hub, "integration_retries_total", &[r#"adapter_id="crm""#]).await, 2.0);
 }
 
 #[tokio::test]
@@ -565,6 +590,45 @@ async fn a_private_address_is_called_only_where_the_operator_allows_it() {
 }
 
 #[tokio::test]
+async fn upstreams_of_the_settings_are_read_again_at_sighup() {
+    let receiver = Receiver::start();
+    let mut hub = Hub::stopped(&[]);
+    let file = hub.data_dir().with_extension("toml");
+    let declared = |path: &str, more: &str| {
+        format!(
+            "[[upstreams]]\nid = \"crm\"\nbase_url = \"{}\"\nreads.it = {{ path = \"{path}\" }}\n\
+             auth = {{ kind = \"bearer\", token = {{ env = \"CRM_TOKEN\" }} }}\n{more}",
+            receiver.url("")
+        )
+    };
+    std::fs::write(&file, declared("/one", "")).unwrap();
+    hub.set("TIDEGATE_CONFIG", file.to_str().unwrap());
+    hub.set("CRM_TOKEN", "token-of-the-environment");
+    hub.restart().await;
+    for (path, n) in [("/one", 1), ("/two", 2)] {
+        receiver.always(path, answer(200, &json!({"n": n})));
+    }
+    let acme = hub.acme().await;
+    let read = || async { acme.get("/v1/upstreams/crm/reads/it").await.expect(200).json()["data"]["n"].clone() };
+    assert_eq!(read().await, 1);
+    assert_eq!(receiver.on("/one")[0].header("authorization"), "Bearer token-of-the-environment");
+    let reload = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        hub.ask_to_reload();
+    };
+    reload(declared("/two", ""));
+    until("the new path holds", || async { (read().await == 2).then_some(()) }).await;
+    reload(declared("/one", "colour = \"red\"\n"));
+    lines(&hub, "the declared upstreams do not fit").await;
+    assert_eq!(read().await, 2, "what does not fit changes nothing");
+    reload(String::new());
+    until("it is gone", || async { (hub.admin().get("/v1/admin/upstreams/crm").await.status == 404).then_some(()) })
+        .await;
+    let shown = hub.admin().get("/v1/admin/upstreams").await.expect(200).json();
+    assert_eq!(shown["items"], json!([]));
+}
+
+#[tokio::test]
 async fn changes_hold_from_the_next_call_on_and_a_deleted_upstream_leaves_nothing() {
     let receiver = Receiver::start();
     let mut hub = Hub::start().await;
@@ -605,6 +669,28 @@ async fn changes_hold_from_the_next_call_on_and_a_deleted_upstream_leaves_nothin
     assert!(!metrics.contains("adapter_id=\"crm\""), "its labels are gone");
     declare(&hub, &crm(&receiver)).await;
     assert_eq!(acme.get(read).await.expect(200).json()["legalName"], "old", "nothing of its past is left");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_under_way_when_the_upstream_changed_is_kept_by_nobody() {
+    let receiver = Receiver::start();
+    let hub = Hub::start().await;
+    declare(&hub, &crm(&receiver)).await;
+    let (admin, acme) = (hub.admin(), hub.acme().await);
+    let (old, new) = ("/base/api/v1/contacts/c-1", "/new/api/v1/contacts/c-1");
+    receiver.always(old, Reply::HoldJson(json!({"legalName": "old"})));
+    receiver.always(new, answer(200, &json!({"legalName": "new"})));
+    let read = "/v1/upstreams/crm/reads/contact?externalId=c-1";
+    let asking = acme.clone();
+    let under_way = tokio::spawn(async move { asking.get(read).await });
+    receiver.wait_for(old, 1).await;
+    admin.patch("/v1/admin/upstreams/crm", &json!({"base_url": receiver.url("/new")})).await.expect(200);
+    receiver.release();
+    assert_eq!(under_way.await.unwrap().expect(200).json()["legalName"], "old", "it was asked before");
+    for _ in 0..2 {
+        assert_eq!(acme.get(read).await.expect(200).json()["legalName"], "new");
+    }
+    assert_eq!(receiver.on(new).len(), 1);
 }
 
 #[tokio::test]

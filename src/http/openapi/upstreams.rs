@@ -120,7 +120,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 "Asks its `health_path`, or its base URL, past breaker and rate, with the credential of `org` when it is given.",
             )
             .optional_json(tenant(), json!({ "tenant": { "value": { "org": "acme" } } }))
-            .answers(200, "What was found.", reference("UpstreamReport")),
+            .answers(200, "What was found.", reference("UpstreamReport"))
+            .refuses(&[ProblemKind::UpstreamUnavailable]),
         one("clearUpstreamCache", Method::POST, "/v1/admin/upstreams/{id}/clear-cache")
             .told("Forget what was read of an upstream", "")
             .answers(200, "It is forgotten.", answer(vec![("id", told()), ("cleared", count())])),
