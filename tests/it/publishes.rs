@@ -309,11 +309,7 @@ async fn run(case: Case) {
     receiver.script(path, [Reply::Status(503)]);
     scene.publish(&named(&event, "later")).await;
     let told = scene.wait_status("later", rule, "failed").await;
-    assert_eq!(
-        (&told["attempts"], &told["delivery"]["state"]),
-        (&json!(1), &json!("next_try_at")),
-        "{file}: {told}"
-    );
+    assert_eq!((&told["attempts"], &told["delivery"]["state"]), (&json!(1), &json!("next_try_at")), "{file}: {told}");
     scene.advance(wait_ms);
     scene.wait_status("later", rule, "processed").await;
     let all = came(3).await;
