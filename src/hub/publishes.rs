@@ -44,7 +44,7 @@ use crate::webhook::oauth::TOKEN_TIMEOUT_MS;
 pub(super) const DOCUMENT_KIND: &str = "publish";
 /// Added to the time of a call to make the lease of a claim: the call may wait for its turn and for the upstream's rate.
 const LEASE_SLACK_MS: u64 = 120_000;
-/// Rows of a rule that are counted for the log at the start.
+/// Rows of a rule that are counted.
 const ROWS_COUNTED: usize = 1_000;
 /// Names of rules that a refusal lists.
 const NAMES_SHOWN: usize = 5;
@@ -225,7 +225,7 @@ impl Hub {
             if after.iter().any(|rule| rule.name == place.rule.name) {
                 continue;
             }
-            let unsettled = self.unsettled_of(&place.consumer()).await;
+            let unsettled = self.unsettled_of(&place.consumer()).await?;
             if unsettled > 0 {
                 waiting += unsettled;
                 names.push(place.rule.name);
@@ -242,15 +242,27 @@ impl Hub {
         Err(Problem::new(ProblemKind::Conflict, detail).with("unsettled", waiting))
     }
 
-    /// How much waits for a consumer: what is in its inbox, and the positions of the log it has not come to.
-    async fn unsettled_of(&self, id: &ConsumerId) -> u64 {
-        let Some(consumer) = self.inner.directory.get(id) else { return 0 };
-        let standing = self.consumer_standing(&consumer).await;
-        let number = |name: &str| standing[name].as_u64().unwrap_or(0);
-        let inside = number("window") + number("exception_rows") + number("replay_rows");
+    /// How much waits for a rule: what is in its inbox, or in the store where no inbox runs, and the positions of the log
+    /// that it has not come to. Never less than there is, so that nothing is taken for settled.
+    async fn unsettled_of(&self, id: &ConsumerId) -> Result<u64, Problem> {
+        let Some(consumer) = self.inner.directory.get(id) else { return Ok(0) };
+        // What the inbox has recorded can be read after this.
+        self.publish_attempts(id).await;
+        let view = self.view(&consumer, Vec::new()).await;
+        let of = id.clone();
+        let stored = self
+            .blocking(move |hub| {
+                let rows = hub.inner.engine.rows_after(&of, Seq::ZERO, ROWS_COUNTED);
+                rows.map(|rows| rows.len()).map_err(|error| store_problem(&error))
+            })
+            .await?;
+        let counts = view.map(|view| view.counts).unwrap_or_default();
+        let inside = counts.window + stored.max(counts.rows + counts.replays);
         // One that follows has nothing before it that is for it.
         let (_, position) = self.position(id).await;
-        inside + position.map_or(0, |_| number("lag"))
+        let head = self.inner.engine.head();
+        let behind = position.map_or(0, |position| head.0.saturating_sub(position.cursor.0));
+        Ok(inside as u64 + behind)
     }
 
     /// Serves the rules of an upstream as they are declared now; `settings` is none when the upstream is gone. A rule that is
@@ -272,7 +284,7 @@ impl Hub {
                 continue;
             }
             let id = place.consumer();
-            let waiting = self.unsettled_of(&id).await;
+            let waiting = self.unsettled_of(&id).await?;
             if waiting == 0 {
                 self.forget_publish(&id).await?;
                 continue;
@@ -405,7 +417,7 @@ impl Hub {
     /// When there is no such rule.
     pub(super) async fn waits_for_publish(&self, upstream: &str, name: &str) -> Result<u64, Problem> {
         let consumer = self.publish_consumer(upstream, name)?;
-        Ok(self.unsettled_of(&consumer.id).await)
+        self.unsettled_of(&consumer.id).await
     }
 
     /// Forgets a rule with everything that waits for it. One that is forgotten already stays so.

@@ -86,9 +86,9 @@ impl Writer {
     /// # Errors
     /// When the event does not fill a place, or what comes out may not be sent (PW-3).
     pub async fn write(&self, event: &Arc<Event>) -> Result<Write, WriteFault> {
-        let body = self.body(event).await?;
         let about = self.about(event);
         let (path, headers) = self.head(event)?;
+        let body = self.body(event).await?;
         let payload = match (body, self.rule.call.format) {
             (None, _) => Payload::Nothing,
             (Some(body), BodyForm::Json) => {
