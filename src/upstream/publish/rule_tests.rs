@@ -18,8 +18,18 @@ fn a_rule_is_shown_as_it_was_sent_with_its_defaults_and_survives_a_document() {
     assert_eq!(shown["retry"]["attempts_max"], 3, "the preset is shown with its numbers");
     // What is shown can be sent again.
     assert_eq!(read_rules(json!([shown]), Some("acme")).expect("reads again"), rules);
+}
+
+#[test]
+fn the_stored_form_of_a_rule_is_read_again_also_where_it_says_little() {
+    let rules = read_rules(json!([timeline()]), Some("acme")).expect("reads");
     let stored = serde_json::to_string(&rules[0]).expect("writes");
+    insta::assert_snapshot!(stored);
     assert_eq!(serde_json::from_str::<PublishRule>(&stored).expect("reads"), rules[0]);
+    let least = r#"{"name":"r","filter":{"org":null,"event_types":["a.*"],"channel":null,"facility":null,"service":null},
+        "about":{"external_id":"aggregate_id"},"call":{"method":"POST","path":"/x"}}"#;
+    let read: PublishRule = serde_json::from_str(least).expect("an older document reads");
+    assert_eq!((read.ordering, read.paused, read.call.format), (Ordering::None, false, BodyForm::Json));
 }
 
 #[test]
