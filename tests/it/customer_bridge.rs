@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tidegate::ground::clock::Clock as _;
+use tidegate::upstream::AdapterContext;
+use tidegate::upstream::reading::Question;
 use tracing::Level;
 
 use crate::embed::stop_settled;
@@ -144,6 +147,8 @@ async fn what_fails_for_now_waits_in_the_durable_queue_and_the_producer_does_not
         let lines = about(&scene, &format!("B-{id}"));
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert_eq!((lines[0].level, lines[0].field("transient")), (Level::WARN, &json!(true)), "{lines:?}");
+        let place = json!(format!("{}{TIMELINE}", scene.receiver.address()));
+        assert_eq!((lines[0].field("method"), lines[0].field("host_path")), (&json!("POST"), &place), "{lines:?}");
         assert_eq!((lines[0].field("attempt"), lines[0].field("status")), (&json!(1), &status), "{lines:?}");
         let (level, message, fields) = told(&lines[1], &["type", "contact_id"]);
         assert_eq!((level, message.as_str()), (Level::WARN, "publish deferred to the durable queue"));
@@ -316,5 +321,137 @@ async fn an_entry_without_an_external_id_is_given_up_without_a_call() {
     let letters = scene.letters("timeline").await;
     assert_eq!(letters[0]["error"]["message"], "`externalId` of the body must not be empty");
     expect(&scene, &[("dead_letter", 1.0), ("dead", 1.0)]);
+    stop_settled(&scene.hub).await;
+}
+
+/// The bridge with one attempt a read: how often it tries again is told above.
+async fn reader(id: &str) -> Scene {
+    lines::keep();
+    Scene::start(|receiver| {
+        let mut upstream = example("customer-bridge.toml", receiver);
+        upstream["id"] = json!(id);
+        upstream["retry"] = json!({"kind": "fixed", "delays_ms": [], "jitter": 0});
+        upstream
+    })
+    .await
+}
+
+async fn ask(
+    scene: &Scene,
+    name: &str,
+    parameters: &[(&str, &str)],
+) -> Result<Value, tidegate::ground::error::Problem> {
+    let of = |wanted: &str| parameters.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned());
+    let mut question = Question { limit: of("limit"), offset: of("offset"), ..Question::default() };
+    let values = parameters.iter().filter(|(name, _)| !["limit", "offset"].contains(name));
+    question.values = values.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let context = AdapterContext::new(Some("acme"), scene.clock.now());
+    scene.hub.read_upstream(&scene.id, name, &question, context).await
+}
+
+async fn contact(scene: &Scene, id: &str) -> Value {
+    ask(scene, "contact", &[("externalId", id)]).await.unwrap()
+}
+
+fn said(body: &Value) -> Reply {
+    Reply::With(200, vec![("content-type", "application/json".to_owned())], body.to_string().into_bytes())
+}
+
+/// The lines about a contact since the last time: level and sentence.
+fn new_lines(scene: &Scene, id: &str, seen: &mut usize) -> Vec<(Level, String)> {
+    let all: Vec<_> = lines::of(&scene.id).into_iter().filter(|line| line.field("external_id") == id).collect();
+    let new = all[*seen..].iter().map(|line| (line.level, line.message.clone())).collect();
+    *seen = all.len();
+    new
+}
+
+#[tokio::test]
+async fn a_contact_is_found_kept_missing_malformed_or_old_and_each_is_told_and_counted() {
+    let scene = reader("cb-contact").await;
+    let of = |name: &str, label: &str| scene.series(&format!("{PREFIX}{name}"), label).unwrap_or(0.0);
+    let path = |id: &str| format!("/api/v1/contacts/{id}");
+    let bakker = json!({"legalName": "Bakker", "email": "a@b.example", "phone": "", "address": "", "kvkNumber": "", "found": true, "stale": false});
+    let nobody = json!({"legalName": "", "email": "", "phone": "", "address": "", "kvkNumber": "", "found": false, "stale": false});
+    let line = |level: Level, text: &str| vec![(level, text.to_owned())];
+
+    let mut seen = 0;
+    scene.receiver.script(&path("c-1"), [said(&json!({"legalName": "Bakker", "email": "a@b.example", "phone": null}))]);
+    assert_eq!(contact(&scene, "c-1").await, bakker);
+    assert_eq!(new_lines(&scene, "c-1", &mut seen), line(Level::DEBUG, "an upstream has answered"));
+    assert_eq!(contact(&scene, "c-1").await, bakker);
+    assert_eq!(new_lines(&scene, "c-1", &mut seen), line(Level::DEBUG, "the cache has answered a read"));
+    assert_eq!((of("contact_success_total", ""), of("cache_hit_total", "")), (1.0, 1.0));
+
+    scene.receiver.script(&path("c-2"), [Reply::Status(404)]);
+    assert_eq!(contact(&scene, "c-2").await, nobody);
+    assert_eq!(contact(&scene, "c-2").await, nobody);
+    assert_eq!(scene.receiver.on(&path("c-2")).len(), 1, "that there is none is kept like a hit");
+    assert_eq!((of("contact_fallback_total", "not_found"), of("cache_hit_total", "")), (1.0, 2.0));
+
+    let mut torn = 0;
+    scene.receiver.script(&path("c-3"), [Reply::With(200, Vec::new(), b"{\"legalName\": \"Ba".to_vec())]);
+    assert_eq!(contact(&scene, "c-3").await, nobody);
+    assert_eq!(new_lines(&scene, "c-3", &mut torn), line(Level::WARN, "an upstream's answer is malformed"));
+    assert_eq!(of("contact_fallback_total", "malformed"), 1.0);
+
+    // 300 s later the answer is old; it is given while the upstream is down, also once the breaker is open.
+    scene.advance(300_001);
+    scene.receiver.always(&path("c-1"), Reply::Status(503));
+    let mut old = bakker.clone();
+    old["stale"] = json!(true);
+    for n in 1..=5 {
+        assert_eq!(contact(&scene, "c-1").await, old);
+        let told: Vec<_> =
+            new_lines(&scene, "c-1", &mut seen).into_iter().filter(|one| one.0 != Level::DEBUG).collect();
+        let texts: Vec<_> = told.iter().map(|(level, text)| (*level, text.as_str())).collect();
+        let down = "an old answer was served: the upstream is down";
+        assert!(texts.contains(&(Level::WARN, "an attempt at an upstream has failed")), "{texts:?}");
+        assert!(texts.contains(&(Level::WARN, down)), "{texts:?}");
+        assert_eq!(of("cache_stale_total", ""), f64::from(n));
+    }
+    until("the breaker is open", || async { (of("circuit_state", "") == 2.0).then_some(()) }).await;
+    let asked = scene.receiver.on(&path("c-1")).len();
+    assert_eq!(contact(&scene, "c-1").await, old);
+    assert_eq!(scene.receiver.on(&path("c-1")).len(), asked, "an open breaker asks nothing");
+    assert_eq!((of("cache_stale_total", ""), of("contact_success_total", "")), (6.0, 1.0));
+
+    scene.hub.reset_upstream_counters(&scene.id).unwrap();
+    for name in ["contact_success_total", "cache_hit_total", "cache_stale_total", "publish_success_total"] {
+        assert_eq!(of(name, ""), 0.0, "{name}");
+    }
+    assert_eq!(of("circuit_state", ""), 2.0, "a state is no counter");
+    stop_settled(&scene.hub).await;
+}
+
+#[tokio::test]
+async fn a_history_is_always_answered_within_its_bounds_and_never_with_an_error() {
+    let scene = reader("cb-history").await;
+    let path = |limit: u64, offset: u64| format!("/api/v1/contacts/c-1/klantbeeld?limit={limit}&offset={offset}");
+    let history = async |limit: &str, offset: &str| {
+        ask(&scene, "history", &[("id", "c-1"), ("limit", limit), ("offset", offset)]).await.unwrap()
+    };
+    scene.receiver.always(&path(100, 0), said(&json!({"transactions": [{"n": 1}]})));
+    let told = history("1000", "-7").await;
+    assert_eq!(told, json!({"transactions": [{"n": 1}], "limit": 100, "offset": 0, "unavailable": false}));
+    let unavailable = json!({"transactions": [], "limit": 1, "offset": 3, "unavailable": true});
+    for reply in [Reply::Status(500), Reply::Status(503), Reply::Reset, Reply::Status(401)] {
+        scene.receiver.script(&path(1, 3), [reply.clone()]);
+        assert_eq!(history("0", "3").await, unavailable, "{reply:?}");
+    }
+    stop_settled(&scene.hub).await;
+}
+
+#[tokio::test]
+async fn the_health_check_tells_reachable_from_refused_and_down_and_never_shows_the_token() {
+    let scene = reader("cb-health").await;
+    let refused = Reply::With(401, Vec::new(), format!("no such token: {TOKEN}").into_bytes());
+    scene.receiver.script("/api/v1/health", [Reply::Status(200), refused, Reply::Status(503), Reply::Reset]);
+    for wanted in ["reachable", "auth_rejected", "down", "down"] {
+        let report = serde_json::to_value(scene.hub.test_upstream(&scene.id, None).await.unwrap()).unwrap();
+        assert_eq!(report["outcome"], wanted, "{report}");
+        assert!(report["latency_ms"].is_u64() && !report.to_string().contains(TOKEN), "{report}");
+    }
+    assert_eq!(scene.receiver.on("/api/v1/health")[0].header("authorization"), format!("Bearer {TOKEN}"));
+    assert!(!format!("{:?}", lines::of(&scene.id)).contains(TOKEN));
     stop_settled(&scene.hub).await;
 }
