@@ -1,7 +1,8 @@
 //! Bodies from templates (WHK-4): a text with places that an event fills, in the language of Jinja.
 //!
 //! A template sees the envelope's fields by name (`type`, `id`, `org`, `seq`, `received_at`, `data`, `metadata`, …) and,
-//! as `data_json`, the text of the data as it came, number for number. `{{ value|tojson }}` writes a value as JSON. What
+//! as `data_json`, the text of the data as it came, number for number. `{{ value|tojson }}` writes a value as JSON,
+//! `{{ time|utc_seconds }}` an RFC 3339 time in UTC and to the second. What
 //! is sent as JSON must be JSON: an event that breaks out of its place fails, it does not get through.
 //!
 //! A template is written by a customer and runs in the operator's process, so everything is bounded:
