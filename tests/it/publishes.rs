@@ -450,6 +450,7 @@ async fn a_rule_is_part_of_its_upstream_and_its_changes_hold_at_once() {
     admin.patch("/v1/admin/upstreams/crm", &json!({"publishes": changed})).await.expect(200);
     assert_eq!(receiver.wait_for("/base/other", 1).await[0].json()["of"], "two", "what waited goes the new way");
     assert_eq!(receiver.on(PATH).len(), 1);
+    acme.wait_status("two", CONSUMER, "processed").await;
 
     admin.patch("/v1/admin/upstreams/crm", &json!({"publishes": []})).await.expect(200);
     let listed = admin.get("/v1/admin/consumers").await.expect(200).json();
