@@ -634,8 +634,11 @@ async fn what_waits_for_a_rule_of_the_settings_outlives_its_declaration() {
     // The operator takes the upstream out of the settings: nothing is lost by that, and nothing is sent.
     let scene = scene.reopen().await;
     scene.advance(60_000);
-    let told = scene.wait_status("waits", "timeline", "failed").await;
-    assert_eq!(told["delivery"]["state"], "paused", "{told}");
+    until("it is held by the pause", || async {
+        (scene.explained("waits", "timeline").await["delivery"]["state"] == "paused").then_some(())
+    })
+    .await;
+    assert_eq!(scene.receiver.on(TIMELINE).len(), 1);
     let consumers = scene.hub.consumers().await;
     let entry = consumers.iter().find(|one| one["id"] == scene.consumer("timeline").as_str()).unwrap();
     assert_eq!(entry["paused"], json!(true), "{entry}");
