@@ -5,6 +5,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::ground::ids::ConsumerId;
+
 macro_rules! series {
     ($($field:ident: $kind:ty = $make:expr;)+) => {
         /// Every series the hub keeps. One set per hub, so that two hubs in one process do not mix.
@@ -106,6 +108,26 @@ series! {
 }
 
 impl Metrics {
+    /// Counts a dead letter of this consumer that was made.
+    pub fn dead_letter_made(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, 1);
+    }
+
+    /// Counts a dead letter of this consumer that was redriven or discarded.
+    pub fn dead_letter_closed(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, -1);
+    }
+
+    /// Counts so many open dead letters of this consumer more, or fewer.
+    pub fn dead_letters_moved(&self, consumer: &ConsumerId, by: i64) {
+        self.dead_letters.add(by);
+        if let Some((upstream, _)) = consumer.of_publish() {
+            let gauge = self.bridge_dead_letters.with_label_values(&[upstream]);
+            // The series of an upstream that was deleted is gone; its dead letters may still be closed.
+            gauge.set(gauge.get().saturating_add(by).max(0));
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod jobs;
 mod links;
 mod openapi;
 mod params;
+mod publishes;
 mod push;
 mod replays;
 mod schedule;

@@ -11,7 +11,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, push,
+    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, publishes, push,
     replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
@@ -154,6 +154,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/upstreams/{id}/publishes/{name}/preview" => publishes::preview;
+    Admin DELETE "/v1/admin/upstreams/{id}/publishes/{name}" => publishes::discard;
     Admin POST   "/v1/admin/pause"                     => admin::pause;
     Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;

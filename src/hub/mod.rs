@@ -37,6 +37,7 @@ mod open;
 mod operate;
 mod owner;
 mod pause;
+mod publishes;
 mod pulls;
 mod query;
 mod replays;
@@ -135,6 +136,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    publishes: publishes::Publishes,
     owners: owner::Owners,
     settings: settings::Settings,
     idempotency: Arc<Idempotency>,

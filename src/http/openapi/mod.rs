@@ -18,6 +18,7 @@ mod health;
 mod jobs;
 mod links;
 mod operation;
+mod publishes;
 mod replays;
 mod schedule;
 mod schema;
@@ -60,6 +61,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         consumers::operations(),
         replays::operations(),
         jobs::operations(),
+        publishes::operations(),
         dead_letters::operations(),
         upstreams::operations(),
         admin::operations(),
@@ -104,6 +106,7 @@ fn schemas() -> Map<String, Value> {
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
+        publishes::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         upstreams::schemas(),

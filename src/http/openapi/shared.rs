@@ -140,6 +140,7 @@ fn problem() -> Value {
             ("seq", count()),
             ("original_status", whole(100, 599)),
             ("state", told()),
+            ("unsettled", count()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
