@@ -22,6 +22,7 @@
 
 mod accept;
 mod alerts;
+mod catalog;
 mod consume;
 mod deliveries;
 mod directory;
@@ -53,6 +54,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::catalog::Catalog;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::parse::{ParseRules, parse_event};
@@ -128,6 +130,7 @@ struct Inner {
     jobs: Arc<Jobs>,
     replays: ReplayParts,
     sources: sources::Sources,
+    types: catalog::Types,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -381,6 +384,12 @@ impl Hub {
     #[must_use]
     pub fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    /// What events mean: types, schemas, what is hidden of them.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        self.inner.types.catalog()
     }
 
     /// The hub's series.

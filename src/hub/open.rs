@@ -8,6 +8,7 @@ use actix::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
@@ -174,6 +175,10 @@ impl Hub {
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
+        let types = Types::load(
+            Documents::new(Arc::clone(&registry), "type"),
+            Documents::new(Arc::clone(&registry), "schema"),
+        )?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -390,6 +395,7 @@ impl Hub {
             owners,
             settings,
             sources,
+            types,
             jobs,
             replays,
             sealer,

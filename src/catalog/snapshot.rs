@@ -1,0 +1,190 @@
+//! The catalog as hot paths read it: one shared picture that a change replaces as a whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::record::{TypeRecord, VersionRecord};
+use super::redaction::RedactionRule;
+
+/// A type with everything that is known of it. Never changed once it is in a snapshot.
+#[derive(Clone, Debug)]
+pub struct TypeEntry {
+    /// The type.
+    pub record: Arc<TypeRecord>,
+    /// The revision of its document.
+    pub revision: u64,
+    /// Its versions, oldest first.
+    pub versions: Vec<Arc<VersionRecord>>,
+    /// What is hidden of its events; none when nothing is.
+    pub redactions: Option<Arc<[RedactionRule]>>,
+}
+
+impl TypeEntry {
+    /// A type with its versions, oldest first.
+    #[must_use]
+    pub fn new(record: TypeRecord, revision: u64, versions: Vec<Arc<VersionRecord>>) -> Self {
+        let redactions = (!record.redactions.is_empty()).then(|| record.redactions.as_slice().into());
+        Self { record: Arc::new(record), revision, versions, redactions }
+    }
+}
+
+/// The types of one org, or those for every org, by name.
+type Names = HashMap<String, Arc<TypeEntry>>;
+
+/// Every type at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    common: Names,
+    of_orgs: HashMap<String, Names>,
+}
+
+impl Snapshot {
+    /// The type that events of this org and type are of: the org's own, else the one for every org.
+    #[must_use]
+    pub fn get(&self, org: &str, name: &str) -> Option<&Arc<TypeEntry>> {
+        let own = if self.of_orgs.is_empty() { None } else { self.of_orgs.get(org) };
+        own.and_then(|names| names.get(name)).or_else(|| self.common.get(name))
+    }
+
+    /// The type declared by exactly this org (none: for every org).
+    #[must_use]
+    pub fn declared(&self, org: Option<&str>, name: &str) -> Option<&Arc<TypeEntry>> {
+        match org {
+            Some(org) => self.of_orgs.get(org)?.get(name),
+            None => self.common.get(name),
+        }
+    }
+
+    /// Every type, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TypeEntry>> {
+        self.common.values().chain(self.of_orgs.values().flat_map(HashMap::values))
+    }
+
+    /// Types declared by this org (none: for every org).
+    #[must_use]
+    pub fn count(&self, org: Option<&str>) -> usize {
+        match org {
+            Some(org) => self.of_orgs.get(org).map_or(0, HashMap::len),
+            None => self.common.len(),
+        }
+    }
+
+    /// Types in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.common.len() + self.of_orgs.values().map(HashMap::len).sum::<usize>()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.common.is_empty() && self.of_orgs.is_empty()
+    }
+
+    /// Puts a type in, or in place of the one of its org and name.
+    pub fn put(&mut self, entry: TypeEntry) {
+        let names = match &entry.record.org {
+            Some(org) => self.of_orgs.entry(org.clone()).or_default(),
+            None => &mut self.common,
+        };
+        names.insert(entry.record.name.clone(), Arc::new(entry));
+    }
+
+    /// Takes a type out.
+    pub fn remove(&mut self, org: Option<&str>, name: &str) {
+        let Some(org) = org else {
+            self.common.remove(name);
+            return;
+        };
+        if let Some(names) = self.of_orgs.get_mut(org) {
+            names.remove(name);
+            if names.is_empty() {
+                self.of_orgs.remove(org);
+            }
+        }
+    }
+}
+
+/// The catalog in memory. Reading takes no lock.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    current: ArcSwap<Snapshot>,
+}
+
+impl Catalog {
+    /// The catalog as it is now.
+    #[must_use]
+    pub fn look(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// What is hidden of events of this org and type; none when nothing is.
+    #[must_use]
+    pub fn redactions(&self, org: &str, event_type: &str) -> Option<Arc<[RedactionRule]>> {
+        let snapshot = self.current.load();
+        if snapshot.is_empty() {
+            return None;
+        }
+        snapshot.get(org, event_type)?.redactions.clone()
+    }
+
+    /// Replaces the picture. Whoever changes the catalog does so one at a time.
+    pub fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        let mut next = (**self.current.load()).clone();
+        change(&mut next);
+        self.current.store(Arc::new(next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::catalog::redaction::read_redactions;
+
+    fn entry(org: Option<&str>, name: &str, owner: &str) -> TypeEntry {
+        let context = json!({"by": "admin", "at": 0});
+        let record: TypeRecord = serde_json::from_value(
+            json!({"name": name, "org": org, "owner": owner, "created": context, "updated": context}),
+        )
+        .expect("a record");
+        TypeEntry::new(record, 1, Vec::new())
+    }
+
+    fn owner(catalog: &Catalog, org: &str, name: &str) -> Option<String> {
+        catalog.look().get(org, name).and_then(|entry| entry.record.owner.clone())
+    }
+
+    #[test]
+    fn an_orgs_own_type_goes_before_the_one_for_every_org() {
+        let catalog = Catalog::default();
+        assert!(catalog.look().is_empty());
+        catalog.change(|snapshot| snapshot.put(entry(None, "a.b", "everyone")));
+        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", "acme")));
+        assert_eq!(owner(&catalog, "acme", "a.b").as_deref(), Some("acme"));
+        assert_eq!(owner(&catalog, "globex", "a.b").as_deref(), Some("everyone"));
+        assert_eq!(owner(&catalog, "acme", "a.c"), None);
+        assert_eq!((catalog.look().len(), catalog.look().count(Some("acme"))), (2, 1));
+        catalog.change(|snapshot| snapshot.remove(Some("acme"), "a.b"));
+        assert_eq!(owner(&catalog, "acme", "a.b").as_deref(), Some("everyone"));
+        catalog.change(|snapshot| snapshot.remove(None, "a.b"));
+        assert!(catalog.look().is_empty());
+    }
+
+    #[test]
+    fn redactions_are_those_of_the_type_that_counts() {
+        let catalog = Catalog::default();
+        assert!(catalog.redactions("acme", "a.b").is_none());
+        let mut common = entry(None, "a.b", "x");
+        let rules = read_redactions(json!([{"path": "/data/x", "action": "mask"}])).expect("fits");
+        common = TypeEntry::new(TypeRecord { redactions: rules.clone(), ..(*common.record).clone() }, 1, Vec::new());
+        catalog.change(|snapshot| snapshot.put(common));
+        assert_eq!(catalog.redactions("acme", "a.b").as_deref(), Some(rules.as_slice()));
+        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", "acme")));
+        assert!(catalog.redactions("acme", "a.b").is_none());
+        assert!(catalog.redactions("globex", "a.b").is_some());
+    }
+}
