@@ -1,12 +1,57 @@
 //! The catalog as hot paths read it: one shared picture that a change replaces as a whole.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::record::{TypeRecord, VersionRecord};
+use super::policy::OrgPolicy;
+use super::record::{Lifecycle, TypeRecord, VersionRecord, VersionState};
 use super::redaction::RedactionRule;
+use super::schema::Compiled;
+
+/// A version with its schema ready to check, from the first use on.
+#[derive(Debug)]
+pub struct Version {
+    /// The version.
+    pub record: VersionRecord,
+    compiled: OnceLock<Option<Compiled>>,
+}
+
+impl Version {
+    /// A version whose schema is compiled when it is first used.
+    #[must_use]
+    pub fn new(record: VersionRecord) -> Self {
+        Self { record, compiled: OnceLock::new() }
+    }
+
+    /// A version whose schema was compiled when it was registered.
+    #[must_use]
+    pub fn ready(record: VersionRecord, compiled: Compiled) -> Self {
+        Self { record, compiled: OnceLock::from(Some(compiled)) }
+    }
+
+    /// The same with another record, such as another state; the schema stays as it is.
+    #[must_use]
+    pub fn with(&self, record: VersionRecord) -> Self {
+        Self { record, compiled: self.compiled.clone() }
+    }
+
+    /// The schema, ready to check; none when what is stored no longer compiles, which is logged once.
+    #[must_use]
+    pub fn compiled(&self) -> Option<&Compiled> {
+        let compile = || {
+            let schema = serde_json::from_str(&self.record.schema).ok()?;
+            Compiled::new(schema)
+                .inspect_err(|problem| {
+                    let VersionRecord { name, version, .. } = &self.record;
+                    tracing::error!(event_type = name, version, %problem, "a stored schema does not compile");
+                })
+                .ok()
+        };
+        self.compiled.get_or_init(compile).as_ref()
+    }
+}
 
 /// A type with everything that is known of it. Never changed once it is in a snapshot.
 #[derive(Clone, Debug)]
@@ -16,7 +61,7 @@ pub struct TypeEntry {
     /// The revision of its document.
     pub revision: u64,
     /// Its versions, oldest first.
-    pub versions: Vec<Arc<VersionRecord>>,
+    pub versions: Vec<Arc<Version>>,
     /// What is hidden of its events; none when nothing is.
     pub redactions: Option<Arc<[RedactionRule]>>,
 }
@@ -24,9 +69,27 @@ pub struct TypeEntry {
 impl TypeEntry {
     /// A type with its versions, oldest first.
     #[must_use]
-    pub fn new(record: TypeRecord, revision: u64, versions: Vec<Arc<VersionRecord>>) -> Self {
+    pub fn new(record: TypeRecord, revision: u64, versions: Vec<Arc<Version>>) -> Self {
         let redactions = (!record.redactions.is_empty()).then(|| record.redactions.as_slice().into());
         Self { record: Arc::new(record), revision, versions, redactions }
+    }
+
+    /// The version that events mean which name none: the newest active one.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Arc<Version>> {
+        self.versions.iter().rev().find(|version| version.record.state == VersionState::Active)
+    }
+
+    /// The version of this name.
+    #[must_use]
+    pub fn version(&self, name: &str) -> Option<&Arc<Version>> {
+        self.versions.iter().find(|version| version.record.version == name)
+    }
+
+    /// Where the type is in its life.
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.record.lifecycle
     }
 }
 
@@ -38,6 +101,12 @@ type Names = HashMap<String, Arc<TypeEntry>>;
 pub struct Snapshot {
     common: Names,
     of_orgs: HashMap<String, Names>,
+    /// How events are checked, by org.
+    policies: HashMap<String, Arc<OrgPolicy>>,
+    /// How those of orgs are checked that have no policy of their own.
+    common_policy: Option<Arc<OrgPolicy>>,
+    /// Whether any org's events are checked at all.
+    checks: bool,
 }
 
 impl Snapshot {
@@ -55,6 +124,44 @@ impl Snapshot {
             Some(org) => self.of_orgs.get(org)?.get(name),
             None => self.common.get(name),
         }
+    }
+
+    /// Whether events of any org are checked.
+    #[must_use]
+    pub fn checks(&self) -> bool {
+        self.checks
+    }
+
+    /// How events of this org are checked; none when that was never said.
+    #[must_use]
+    pub fn policy(&self, org: &str) -> Option<&Arc<OrgPolicy>> {
+        self.policies.get(org).or(self.common_policy.as_ref())
+    }
+
+    /// What was said for exactly this org (none: for every org).
+    #[must_use]
+    pub fn declared_policy(&self, org: Option<&str>) -> Option<&Arc<OrgPolicy>> {
+        match org {
+            Some(org) => self.policies.get(org),
+            None => self.common_policy.as_ref(),
+        }
+    }
+
+    /// Every policy.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<OrgPolicy>> {
+        self.policies.values().chain(&self.common_policy)
+    }
+
+    /// Puts a policy in.
+    pub fn put_policy(&mut self, policy: OrgPolicy) {
+        let policy = Arc::new(policy);
+        match &policy.org {
+            Some(org) => {
+                self.policies.insert(org.clone(), policy);
+            }
+            None => self.common_policy = Some(policy),
+        }
+        self.checks = self.policies().any(|policy| policy.mode.checks());
     }
 
     /// Every type, in no order.
