@@ -183,7 +183,8 @@ pub fn render_structured(event: &Event) -> Bytes {
         push_json(&mut out, "datacontenttype", &Value::Text(Cow::Borrowed(content_type)));
     }
     if let Some(span) = event.meta.data {
-        let name = if kept.data_is_base64 { "data_base64" } else { "data" };
+        let base64 = kept.data_is_base64 && base64_of(event.text(span)).is_some();
+        let name = if base64 { "data_base64" } else { "data" };
         out.extend_from_slice(format!(",\"{name}\":").as_bytes());
         out.extend_from_slice(event.text(span));
     }
@@ -220,10 +221,15 @@ fn binary_body(event: &Event, kept: &Kept<'_>, content_type: Option<&str>) -> By
     let whole = || event.body.slice(span.start as usize..span.end as usize);
     let string = || serde_json::from_slice::<String>(event.text(span)).ok();
     if kept.data_is_base64 {
-        return string().and_then(|text| STANDARD.decode(text).ok()).map_or_else(whole, Bytes::from);
+        return base64_of(event.text(span)).map_or_else(whole, Bytes::from);
     }
     if is_json(content_type) {
         return whole();
     }
     string().map_or_else(whole, Bytes::from)
+}
+
+/// The bytes that a JSON string holds in base64. Data that came so may have been redacted since.
+fn base64_of(text: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(serde_json::from_slice::<String>(text).ok()?).ok()
 }
