@@ -4,15 +4,15 @@
 //! - `CT-2` Hot paths read one shared picture without a lock; while the catalog is empty that is all they do.
 //! - `CT-3` A type and each version of its schema are documents of their own. A version's schema never changes.
 
+pub mod aggregate;
 pub mod compat;
 pub mod policy;
+pub mod quarantine;
 pub mod read;
 pub mod record;
-pub mod redaction;
 pub mod schema;
 pub mod snapshot;
 pub mod specimen;
 pub mod tell;
 
-pub use redaction::{Audience, RedactionAction, RedactionRule};
 pub use snapshot::{Catalog, Snapshot, TypeEntry, Version};

@@ -156,11 +156,7 @@ impl Finding {
     pub fn refuses(self) -> bool {
         match self {
             Self::DeprecatedType | Self::DraftType => false,
-            Self::UnknownType
-            | Self::UnknownVersion
-            | Self::RetiredType
-            | Self::RetiredVersion
-            | Self::Schema => true,
+            Self::UnknownType | Self::UnknownVersion | Self::RetiredType | Self::RetiredVersion | Self::Schema => true,
         }
     }
 }
@@ -212,7 +208,8 @@ impl Refusal {
     #[must_use]
     pub fn to_problem(&self) -> Problem {
         let mut problem = Problem::new(ProblemKind::SchemaViolation, self.message.clone());
-        problem.field = self.violations.listed.first().map(|first| first.pointer.trim_start_matches('/').replace('/', "."));
+        problem.field =
+            self.violations.listed.first().map(|first| first.pointer.trim_start_matches('/').replace('/', "."));
         problem
             .with("finding", self.finding.as_str())
             .with("violations", serde_json::to_value(&self.violations.listed).unwrap_or_default())
@@ -288,7 +285,8 @@ fn findings(snapshot: &Snapshot, draft: &Draft) -> Vec<Found> {
         Ok(Some(version)) => {
             if let Err(violations) = check(version, draft) {
                 let count = violations.count();
-                let message = format!("the data does not fit version {} of `{name}`: {count} found", version.record.version);
+                let message =
+                    format!("the data does not fit version {} of `{name}`: {count} found", version.record.version);
                 out.push(Found { finding: Finding::Schema, message, violations });
             }
         }
@@ -333,8 +331,10 @@ mod tests {
     use super::*;
     use crate::catalog::record::{TypeRecord, VersionRecord};
     use crate::event::parse::{ParseRules, parse_event};
+    use crate::event::redact::RedactionKey;
     use crate::ground::clock::UnixMs;
     use crate::ground::random::SeededRandom;
+    use crate::ground::secret::Sealer;
 
     fn draft(value: &Value) -> Draft {
         let random = SeededRandom::shared(1);
@@ -365,7 +365,7 @@ mod tests {
         )
         .expect("a record");
         let mut snapshot = Snapshot::default();
-        snapshot.put(TypeEntry::new(record, 1, versions));
+        snapshot.put(TypeEntry::new(record, 1, versions, &RedactionKey::of(&Sealer::new(&[7; 32]))));
         let (quarantine, updated) = (QuarantineRules::default(), WriteContext::default());
         snapshot.put_policy(OrgPolicy { org: Some("acme".to_owned()), mode, quarantine, updated });
         snapshot
@@ -383,7 +383,9 @@ mod tests {
     #[test]
     fn each_policy_does_with_each_finding_what_it_says() {
         let number = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
-        let versions = || vec![version(1, "active", &number), version(2, "draft", &json!(false)), version(3, "retired", &json!(true))];
+        let versions = || {
+            vec![version(1, "active", &number), version(2, "draft", &json!(false)), version(3, "retired", &json!(true))]
+        };
         let fits = json!({"type": "a.b", "data": {"n": 1}});
         let not = json!({"type": "a.b", "data": {"n": "x"}});
         let named = |version: &str| json!({"type": "a.b", "schema_version": version, "data": {"n": 1}});
@@ -404,7 +406,11 @@ mod tests {
         for (lifecycle, event, warned, strict) in rows {
             assert_eq!(told(&catalog(Mode::Open, lifecycle, versions()), &event), [""; 0], "open {event}");
             assert_eq!(told(&catalog(Mode::Warn, lifecycle, versions()), &event), warned, "warn {lifecycle} {event}");
-            assert_eq!(told(&catalog(Mode::Strict, lifecycle, versions()), &event), strict, "strict {lifecycle} {event}");
+            assert_eq!(
+                told(&catalog(Mode::Strict, lifecycle, versions()), &event),
+                strict,
+                "strict {lifecycle} {event}"
+            );
         }
     }
 
@@ -436,7 +442,10 @@ mod tests {
             panic!("refused")
         };
         let problem = refusal.to_problem().to_json();
-        assert_eq!((&problem["status"], &problem["finding"], &problem["field"]), (&json!(422), &json!("schema"), &json!("data")));
+        assert_eq!(
+            (&problem["status"], &problem["finding"], &problem["field"]),
+            (&json!(422), &json!("schema"), &json!("data"))
+        );
         let violations = problem["violations"].as_array().expect("a list");
         assert_eq!(violations.len(), 2, "{problem}");
         assert_eq!((&violations[0]["pointer"], &violations[0]["schema_path"]), (&json!("/data"), &json!("/required")));

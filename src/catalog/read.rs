@@ -7,8 +7,8 @@ use super::policy::{
     QuarantineRules,
 };
 use super::record::{Compatibility, Lifecycle, Specimen, TypeRecord, VersionState};
-use super::redaction::{RedactionRule, read_redactions};
 use crate::event::parse::check_type_name;
+use crate::event::redact::{Redaction, Redactions};
 use crate::ground::context::WriteContext;
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
@@ -44,7 +44,7 @@ pub struct TypeWish {
     compatibility: Option<Compatibility>,
     transitive: Option<bool>,
     specimens: Option<Vec<Specimen>>,
-    redactions: Option<Vec<RedactionRule>>,
+    redactions: Option<Vec<Redaction>>,
     sample: Option<Option<Value>>,
 }
 
@@ -84,7 +84,7 @@ impl TypeWish {
             compatibility: fields.choice("compatibility", "none, backward, forward, full")?,
             transitive: flag(&mut fields, "transitive")?,
             specimens: fields.take("specimens").map(read_specimens).transpose()?,
-            redactions: fields.take("redactions").map(read_redactions).transpose()?,
+            redactions: fields.take("redactions").map(|value| Redactions::read("redactions", &value)).transpose()?,
             sample: match fields.sent("sample") {
                 None => None,
                 Some(Value::Null) => Some(None),
@@ -330,7 +330,8 @@ mod tests {
             let fields = Fields::parse(value.to_string().as_bytes()).expect("an object");
             TypeWish::read(fields, "a.b").expect("fits")
         };
-        let first = read(json!({"owner": "team", "lifecycle": "draft", "transitive": true})).apply(blank(None, "a.b", &context));
+        let first = read(json!({"owner": "team", "lifecycle": "draft", "transitive": true}))
+            .apply(blank(None, "a.b", &context));
         let second = read(json!({"owner": null, "lifecycle": "active"})).apply(first);
         assert_eq!((second.owner, second.lifecycle, second.transitive), (None, Lifecycle::Active, true));
     }
@@ -342,10 +343,14 @@ mod tests {
             let fields = Fields::parse(value.to_string().as_bytes()).expect("an object");
             read_policy(fields, Some("acme"), before, context())
         };
-        let first = read(json!({"policy": "strict", "quarantine": {"enabled": true, "events_max": 5}}), None).expect("fits");
+        let first =
+            read(json!({"policy": "strict", "quarantine": {"enabled": true, "events_max": 5}}), None).expect("fits");
         let second = read(json!({"quarantine": {"age_ms": 60_000}}), Some(&first)).expect("fits");
         assert_eq!(second.mode, Mode::Strict);
-        assert_eq!((second.quarantine.enabled, second.quarantine.events_max, second.quarantine.age_ms), (true, 5, 60_000));
+        assert_eq!(
+            (second.quarantine.enabled, second.quarantine.events_max, second.quarantine.age_ms),
+            (true, 5, 60_000)
+        );
         for (value, field) in [
             (json!({"policy": "lax"}), "policy"),
             (json!({"quarantine": {"events_max": 0}}), "quarantine.events_max"),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::redaction::RedactionRule;
+use crate::event::redact::Redaction;
 use crate::ground::context::WriteContext;
 
 /// Where an event type is in its life.
@@ -112,7 +112,7 @@ pub struct TypeRecord {
     pub specimens: Vec<Specimen>,
     /// What is hidden of its events, and from whom.
     #[serde(default)]
-    pub redactions: Vec<RedactionRule>,
+    pub redactions: Vec<Redaction>,
     /// A whole event as a `CloudEvent`; none to have one made of a specimen.
     #[serde(default)]
     pub sample: Option<Value>,

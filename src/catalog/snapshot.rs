@@ -7,8 +7,8 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::policy::OrgPolicy;
 use super::record::{Lifecycle, TypeRecord, VersionRecord, VersionState};
-use super::redaction::RedactionRule;
 use super::schema::Compiled;
+use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, Redactions};
 
 /// A version with its schema ready to check, from the first use on.
 #[derive(Debug)]
@@ -63,14 +63,14 @@ pub struct TypeEntry {
     /// Its versions, oldest first.
     pub versions: Vec<Arc<Version>>,
     /// What is hidden of its events; none when nothing is.
-    pub redactions: Option<Arc<[RedactionRule]>>,
+    pub redactions: Option<Arc<Redactions>>,
 }
 
 impl TypeEntry {
     /// A type with its versions, oldest first.
     #[must_use]
-    pub fn new(record: TypeRecord, revision: u64, versions: Vec<Arc<Version>>) -> Self {
-        let redactions = (!record.redactions.is_empty()).then(|| record.redactions.as_slice().into());
+    pub fn new(record: TypeRecord, revision: u64, versions: Vec<Arc<Version>>, key: &RedactionKey) -> Self {
+        let redactions = (!record.redactions.is_empty()).then(|| Arc::new(redactions(&record, key)));
         Self { record: Arc::new(record), revision, versions, redactions }
     }
 
@@ -91,6 +91,18 @@ impl TypeEntry {
     pub fn lifecycle(&self) -> Lifecycle {
         self.record.lifecycle
     }
+}
+
+/// What is hidden of a type's events. What was stored and can no longer be read hides all data: never less than was meant.
+fn redactions(record: &TypeRecord, key: &RedactionKey) -> Redactions {
+    let all_data =
+        Redaction { path: "/data".to_owned(), action: RedactAction::Drop, audiences: Audience::ALL.to_vec() };
+    let compiled = Redactions::compile("redactions", &record.redactions, key).or_else(|problem| {
+        tracing::error!(event_type = record.name, %problem, "stored redactions cannot be used: all data is hidden");
+        Redactions::compile("redactions", &[all_data], key)
+    });
+    #[expect(clippy::expect_used, reason = "one redaction of the whole of the data always compiles; a test has it")]
+    compiled.expect("the redaction of all data")
 }
 
 /// The types of one org, or those for every org, by name.
@@ -161,7 +173,8 @@ impl Snapshot {
             }
             None => self.common_policy = Some(policy),
         }
-        self.checks = self.policies().any(|policy| policy.mode.checks());
+        let checks = self.policies().any(|policy| policy.mode.checks());
+        self.checks = checks;
     }
 
     /// Every type, in no order.
@@ -229,7 +242,7 @@ impl Catalog {
 
     /// What is hidden of events of this org and type; none when nothing is.
     #[must_use]
-    pub fn redactions(&self, org: &str, event_type: &str) -> Option<Arc<[RedactionRule]>> {
+    pub fn redactions(&self, org: &str, event_type: &str) -> Option<Arc<Redactions>> {
         let snapshot = self.current.load();
         if snapshot.is_empty() {
             return None;
@@ -247,36 +260,37 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::catalog::redaction::read_redactions;
+    use crate::ground::secret::Sealer;
 
-    fn entry(org: Option<&str>, name: &str, owner: &str) -> TypeEntry {
+    fn entry(org: Option<&str>, name: &str, redactions: &Value) -> TypeEntry {
         let context = json!({"by": "admin", "at": 0});
         let record: TypeRecord = serde_json::from_value(
-            json!({"name": name, "org": org, "owner": owner, "created": context, "updated": context}),
+            json!({"name": name, "org": org, "redactions": redactions, "created": context, "updated": context}),
         )
         .expect("a record");
-        TypeEntry::new(record, 1, Vec::new())
+        TypeEntry::new(record, 1, Vec::new(), &RedactionKey::of(&Sealer::new(&[7; 32])))
     }
 
-    fn owner(catalog: &Catalog, org: &str, name: &str) -> Option<String> {
-        catalog.look().get(org, name).and_then(|entry| entry.record.owner.clone())
+    fn whose(catalog: &Catalog, org: &str, name: &str) -> Option<String> {
+        let snapshot = catalog.look();
+        snapshot.get(org, name).map(|entry| entry.record.org.clone().unwrap_or_else(|| "every org".to_owned()))
     }
 
     #[test]
     fn an_orgs_own_type_goes_before_the_one_for_every_org() {
         let catalog = Catalog::default();
         assert!(catalog.look().is_empty());
-        catalog.change(|snapshot| snapshot.put(entry(None, "a.b", "everyone")));
-        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", "acme")));
-        assert_eq!(owner(&catalog, "acme", "a.b").as_deref(), Some("acme"));
-        assert_eq!(owner(&catalog, "globex", "a.b").as_deref(), Some("everyone"));
-        assert_eq!(owner(&catalog, "acme", "a.c"), None);
+        catalog.change(|snapshot| snapshot.put(entry(None, "a.b", &json!([]))));
+        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", &json!([]))));
+        assert_eq!(whose(&catalog, "acme", "a.b").as_deref(), Some("acme"));
+        assert_eq!(whose(&catalog, "globex", "a.b").as_deref(), Some("every org"));
+        assert_eq!(whose(&catalog, "acme", "a.c"), None);
         assert_eq!((catalog.look().len(), catalog.look().count(Some("acme"))), (2, 1));
         catalog.change(|snapshot| snapshot.remove(Some("acme"), "a.b"));
-        assert_eq!(owner(&catalog, "acme", "a.b").as_deref(), Some("everyone"));
+        assert_eq!(whose(&catalog, "acme", "a.b").as_deref(), Some("every org"));
         catalog.change(|snapshot| snapshot.remove(None, "a.b"));
         assert!(catalog.look().is_empty());
     }
@@ -285,13 +299,22 @@ mod tests {
     fn redactions_are_those_of_the_type_that_counts() {
         let catalog = Catalog::default();
         assert!(catalog.redactions("acme", "a.b").is_none());
-        let mut common = entry(None, "a.b", "x");
-        let rules = read_redactions(json!([{"path": "/data/x", "action": "mask"}])).expect("fits");
-        common = TypeEntry::new(TypeRecord { redactions: rules.clone(), ..(*common.record).clone() }, 1, Vec::new());
-        catalog.change(|snapshot| snapshot.put(common));
-        assert_eq!(catalog.redactions("acme", "a.b").as_deref(), Some(rules.as_slice()));
-        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", "acme")));
+        let cdc = json!([{"path": "/data/x", "action": "mask", "audiences": ["cdc"]}]);
+        catalog.change(|snapshot| snapshot.put(entry(None, "a.b", &cdc)));
+        let redactions = catalog.redactions("acme", "a.b").expect("some");
+        assert!(redactions.touch(Audience::Cdc) && !redactions.touch(Audience::Export));
+        catalog.change(|snapshot| snapshot.put(entry(Some("acme"), "a.b", &json!([]))));
         assert!(catalog.redactions("acme", "a.b").is_none());
         assert!(catalog.redactions("globex", "a.b").is_some());
+    }
+
+    #[test]
+    fn redactions_that_cannot_be_used_hide_all_data_from_everyone() {
+        let broken = entry(None, "a.b", &json!([{"path": "nowhere", "action": "mask", "audiences": ["cdc"]}]));
+        let redactions = broken.redactions.expect("some");
+        let envelope = br#"{"type":"a.b","data":{"x":1}}"#;
+        for audience in Audience::ALL {
+            assert!(!String::from_utf8_lossy(&redactions.apply("acme", envelope, audience)).contains("\"x\""));
+        }
     }
 }

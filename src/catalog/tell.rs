@@ -16,6 +16,8 @@ use crate::ground::limits::clip;
 const FIELDS_MAX: usize = 500;
 /// Deepest field that a contract lists.
 const FIELD_DEPTH_MAX: usize = 12;
+/// Schemas looked at for the fields of one version.
+const SCHEMAS_MAX: usize = 5_000;
 
 /// The types that count for an org; all there are when none is named.
 pub fn visible<'a>(snapshot: &'a Snapshot, org: Option<&'a str>) -> impl Iterator<Item = &'a Arc<TypeEntry>> {
@@ -39,13 +41,19 @@ pub fn of_type(entry: &TypeEntry) -> Value {
 /// The specimens that were given, and one made of each version in use that has none.
 #[must_use]
 pub fn specimens(entry: &TypeEntry) -> Vec<Value> {
-    let given = entry.record.specimens.iter().map(|one| {
-        json!({ "name": one.name, "version": one.version, "data": one.data, "generated": false })
-    });
+    let given = entry
+        .record
+        .specimens
+        .iter()
+        .map(|one| json!({ "name": one.name, "version": one.version, "data": one.data, "generated": false }));
     let newest = entry.newest().map(|version| version.record.version.as_str());
     let has = |version: &Version| {
         let name = Some(version.record.version.as_str());
-        entry.record.specimens.iter().any(|one| one.version.as_deref() == name || (one.version.is_none() && name == newest))
+        entry
+            .record
+            .specimens
+            .iter()
+            .any(|one| one.version.as_deref() == name || (one.version.is_none() && name == newest))
     };
     let made = entry.versions.iter().filter(|version| version.record.state != VersionState::Retired && !has(version));
     let made = made.filter_map(|version| {
@@ -91,65 +99,70 @@ pub fn sample(entry: &TypeEntry) -> Value {
 /// The fields that a schema declares: pointer into the data, types, whether each is required.
 #[must_use]
 pub fn fields(schema: &Value) -> Vec<Value> {
-    let document = Document::new(schema);
-    let mut out = Vec::new();
-    let mut seen = BTreeSet::new();
-    gather(&document, schema, "", false, 0, &mut seen, &mut out);
-    out
+    let mut gatherer =
+        Gatherer { document: Document::new(schema), left: SCHEMAS_MAX, seen: BTreeSet::new(), out: Vec::new() };
+    gatherer.gather(schema, "", false, 0);
+    gatherer.out
 }
 
-fn gather(
-    document: &Document<'_>,
-    schema: &Value,
-    pointer: &str,
-    required: bool,
-    depth: usize,
-    seen: &mut BTreeSet<(String, String)>,
-    out: &mut Vec<Value>,
-) {
-    let Some(map) = schema.as_object() else { return };
-    if depth > FIELD_DEPTH_MAX || out.len() >= FIELDS_MAX {
-        return;
+struct Gatherer<'a> {
+    document: Document<'a>,
+    /// Schemas that may still be looked at: one within itself has no end.
+    left: usize,
+    seen: BTreeSet<String>,
+    out: Vec<Value>,
+}
+
+impl Gatherer<'_> {
+    fn gather(&mut self, schema: &Value, pointer: &str, required: bool, depth: usize) {
+        let Some(map) = schema.as_object() else { return };
+        if depth > FIELD_DEPTH_MAX || self.out.len() >= FIELDS_MAX || self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let target = map.get("$ref").and_then(Value::as_str).and_then(|reference| self.document.resolve(reference));
+        if let Some((_, target)) = target {
+            self.gather(target, pointer, required, depth + 1);
+        }
+        let said = ["type", "enum", "const", "format"].iter().any(|word| map.contains_key(*word));
+        if !pointer.is_empty() && said && self.seen.insert(pointer.to_owned()) {
+            self.out.push(field(map, pointer, required));
+        }
+        let names: Vec<&str> =
+            map.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        for (place, child) in children(map, "") {
+            let mut parts = place.split('/').skip(1);
+            match (parts.next(), parts.next()) {
+                (Some("properties"), Some(name)) => {
+                    let plain = name.replace("~1", "/").replace("~0", "~");
+                    let inner = format!("{pointer}/{name}");
+                    self.gather(child, &inner, names.contains(&plain.as_str()), depth + 1);
+                }
+                (Some("items" | "additionalProperties"), None) => {
+                    self.gather(child, &format!("{pointer}/*"), false, depth + 1);
+                }
+                (Some("prefixItems"), Some(at)) => self.gather(child, &format!("{pointer}/{at}"), false, depth + 1),
+                (Some("allOf"), Some(_)) => self.gather(child, pointer, required, depth + 1),
+                (Some("anyOf" | "oneOf"), Some(_)) => self.gather(child, pointer, false, depth + 1),
+                (_, _) => {}
+            }
+        }
     }
-    let kinds = |map: &serde_json::Map<String, Value>| match map.get("type") {
+}
+
+fn field(map: &serde_json::Map<String, Value>, pointer: &str, required: bool) -> Value {
+    let types = match map.get("type") {
         Some(Value::String(kind)) => vec![Value::from(kind.as_str())],
         Some(Value::Array(kinds)) => kinds.clone(),
         Some(_) | None => Vec::new(),
     };
-    if let Some((_, target)) = map.get("$ref").and_then(Value::as_str).and_then(|reference| document.resolve(reference)) {
-        gather(document, target, pointer, required, depth + 1, seen, out);
-    }
-    let said = ["type", "enum", "const", "format"].iter().any(|word| map.contains_key(*word));
-    if !pointer.is_empty() && said && seen.insert((pointer.to_owned(), String::new())) {
-        let mut field = json!({ "pointer": pointer, "types": kinds(map), "required": required });
-        for word in ["format", "description", "enum", "const"] {
-            if let Some(value) = map.get(word) {
-                field[word] = value.clone();
-            }
-        }
-        out.push(field);
-    }
-    let names: Vec<&str> =
-        map.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    for (place, child) in children(map, "") {
-        let mut parts = place.split('/').skip(1);
-        match (parts.next(), parts.next()) {
-            (Some("properties"), Some(name)) => {
-                let plain = name.replace("~1", "/").replace("~0", "~");
-                let inner = format!("{pointer}/{name}");
-                gather(document, child, &inner, names.contains(&plain.as_str()), depth + 1, seen, out);
-            }
-            (Some("items" | "additionalProperties"), None) => {
-                gather(document, child, &format!("{pointer}/*"), false, depth + 1, seen, out);
-            }
-            (Some("prefixItems"), Some(at)) => {
-                gather(document, child, &format!("{pointer}/{at}"), false, depth + 1, seen, out);
-            }
-            (Some("allOf"), Some(_)) => gather(document, child, pointer, required, depth + 1, seen, out),
-            (Some("anyOf" | "oneOf"), Some(_)) => gather(document, child, pointer, false, depth + 1, seen, out),
-            (_, _) => {}
+    let mut field = json!({ "pointer": pointer, "types": types, "required": required });
+    for word in ["format", "description", "enum", "const"] {
+        if let Some(value) = map.get(word) {
+            field[word] = value.clone();
         }
     }
+    field
 }
 
 /// The services that types name, with how many each has.
@@ -288,14 +301,17 @@ fn row(entry: &TypeEntry) -> String {
 mod tests {
     use super::*;
     use crate::catalog::record::TypeRecord;
+    use crate::event::redact::RedactionKey;
+    use crate::ground::secret::Sealer;
 
     fn entry(org: Option<&str>, name: &str, said: &Value) -> TypeEntry {
-        let mut record = json!({"name": name, "org": org, "created": {"by": "a", "at": 0}, "updated": {"by": "a", "at": 0}});
+        let mut record =
+            json!({"name": name, "org": org, "created": {"by": "a", "at": 0}, "updated": {"by": "a", "at": 0}});
         for (name, value) in said.as_object().expect("an object") {
             record[name] = value.clone();
         }
         let record: TypeRecord = serde_json::from_value(record).expect("a record");
-        TypeEntry::new(record, 1, Vec::new())
+        TypeEntry::new(record, 1, Vec::new(), &RedactionKey::of(&Sealer::new(&[7; 32])))
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::catalog::record::{Lifecycle, TypeRecord, VersionRecord, VersionState,
 use crate::catalog::schema::{Compiled, Violations};
 use crate::catalog::{Catalog, Snapshot, TypeEntry, Version, tell};
 use crate::event::filter::TypePattern;
+use crate::event::redact::RedactionKey;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
@@ -36,6 +37,7 @@ pub(super) struct Types {
     versions: Documents<VersionRecord>,
     policies: Documents<OrgPolicy>,
     catalog: Arc<Catalog>,
+    key: RedactionKey,
     /// Changes are made one at a time: they are rare, and each syncs.
     changing: parking_lot::Mutex<()>,
 }
@@ -72,6 +74,7 @@ impl Types {
         types: Documents<TypeRecord>,
         versions: Documents<VersionRecord>,
         policies: Documents<OrgPolicy>,
+        key: RedactionKey,
     ) -> Result<Self, Problem> {
         let mut of_type: HashMap<String, Vec<Arc<Version>>> = HashMap::new();
         for (version, _) in versions.list()? {
@@ -82,7 +85,7 @@ impl Types {
         for (record, revision) in types.list()? {
             let mut own = of_type.remove(&type_key(record.org.as_deref(), &record.name)).unwrap_or_default();
             own.sort_by_key(|version| version.record.number);
-            entries.push(TypeEntry::new(record, revision, own));
+            entries.push(TypeEntry::new(record, revision, own, &key));
         }
         for orphan in of_type.into_values().flatten() {
             let VersionRecord { org, name, number, .. } = &orphan.record;
@@ -94,7 +97,7 @@ impl Types {
             entries.into_iter().for_each(|entry| snapshot.put(entry));
             stored.into_iter().for_each(|(policy, _)| snapshot.put_policy(policy));
         });
-        Ok(Self { types, versions, policies, catalog, changing: parking_lot::Mutex::new(()) })
+        Ok(Self { types, versions, policies, catalog, key, changing: parking_lot::Mutex::new(()) })
     }
 
     /// The catalog as hot paths read it.
@@ -246,7 +249,7 @@ impl Hub {
         settle(&mut record, &versions, before.and_then(TypeEntry::newest))?;
         let key = type_key(record.org.as_deref(), &record.name);
         let revision = types.types.put(&key, &record, before.map(|before| before.revision))?;
-        let entry = TypeEntry::new(record, revision, versions);
+        let entry = TypeEntry::new(record, revision, versions, &types.key);
         let json = tell::of_type(&entry);
         types.catalog.change(|snapshot| snapshot.put(entry));
         Ok(json)
@@ -340,7 +343,8 @@ impl Hub {
         let number = entry.versions.last().map_or(0, |last| last.record.number) + 1;
         let version = version.unwrap_or_else(|| number.to_string());
         if entry.version(&version).is_some() {
-            let mut problem = Problem::new(ProblemKind::Conflict, "the next number is the name of a version; name this one");
+            let mut problem =
+                Problem::new(ProblemKind::Conflict, "the next number is the name of a version; name this one");
             (problem.field, problem.sent) = (Some("version".to_owned()), Some(version));
             return Err(problem);
         }

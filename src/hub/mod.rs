@@ -32,11 +32,13 @@ mod handlers;
 mod jobs;
 mod keys;
 mod letters;
+mod lifecycles;
 mod open;
 mod operate;
 mod owner;
 mod pause;
 mod pulls;
+mod quarantine;
 mod query;
 mod replays;
 mod rotation;
@@ -55,6 +57,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::catalog::Catalog;
+use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::parse::{ParseRules, parse_event};
@@ -80,6 +83,7 @@ use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
+pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
@@ -89,6 +93,7 @@ pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub(crate) use pulls::STANDING;
+pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
@@ -131,6 +136,9 @@ struct Inner {
     replays: ReplayParts,
     sources: sources::Sources,
     types: catalog::Types,
+    quarantine: Arc<Quarantine>,
+    lifecycles: lifecycles::Lifecycles,
+    noise: quarantine::Noise,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -183,14 +191,19 @@ impl Hub {
         let id = draft.meta.id.clone();
         let context =
             || WriteContext { by: "program".to_owned(), at: self.inner.clock.now(), ..WriteContext::default() };
-        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at };
-        match self.accept(vec![draft], false, context).await?.pop() {
+        let (accepted, warnings) = match self.accept(vec![draft], false, context).await?.pop() {
+            Some(Accepted::Flagged(accepted, warnings)) => (Some(*accepted), warnings),
+            accepted => (accepted, Vec::new()),
+        };
+        let warnings = warnings.into_iter().map(|warning| warning.message).collect();
+        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at, warnings };
+        match accepted {
             Some(Accepted::Log(Appended::New(event))) => Ok(receipt(event.seq, false, None)),
             Some(Accepted::Log(Appended::Duplicate(seq))) => Ok(receipt(seq, true, None)),
             Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq)),
             Some(Accepted::Scheduled { deliver_at, duplicate }) => Ok(receipt(Seq::ZERO, duplicate, Some(deliver_at))),
             Some(Accepted::Refused(problem)) => Err(problem),
-            Some(Accepted::Log(Appended::Withheld)) | None => {
+            Some(Accepted::Log(Appended::Withheld) | Accepted::Flagged(..)) | None => {
                 Err(Problem::new(ProblemKind::Internal, "no receipt for the event"))
             }
         }
@@ -344,6 +357,9 @@ impl Hub {
         let (scheduled, scheduled_bytes) = inner.book.size();
         metrics.scheduled.set(gauge(scheduled as u64));
         metrics.scheduled_bytes.set(gauge(scheduled_bytes));
+        let (quarantined, quarantined_bytes) = inner.quarantine.size();
+        metrics.quarantine_events.set(gauge(quarantined));
+        metrics.quarantine_bytes.set(gauge(quarantined_bytes));
         metrics.log_head.set(gauge(inner.engine.head().0));
         metrics.log_earliest.set(gauge(inner.engine.earliest().0));
         metrics.ingest_queue_bytes.set(gauge(inner.gate.held() as u64));

@@ -4,6 +4,8 @@
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
+//! - [`QuarantineStore`]: events that were refused and are kept.
+//! - [`LifecycleStore`]: where aggregates stand in their declared order.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -15,9 +17,11 @@
 
 mod blocking;
 pub mod engine;
+pub mod lifecycle;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
+pub mod quarantine;
 pub mod records;
 pub mod schedule;
 pub mod verify;
@@ -35,9 +39,11 @@ use crate::ground::ids::{ConsumerId, Seq};
 
 pub use blocking::blocking;
 pub use engine::Engine;
+pub use lifecycle::LifecycleStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
+pub use quarantine::QuarantineStore;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 

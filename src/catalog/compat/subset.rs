@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::bounds::{Kinds, Tighter, kinds, tightened, values};
-use super::node::{Node, Placed, bare, both, narrows, read, refers};
+use super::node::{Node, Placed, bare, both, read, refers};
 use super::{Breaks, CHANGES_LISTED_MAX, Change};
 use crate::catalog::schema::walk::{Document, join, visit};
 use crate::ground::limits::clip;
@@ -587,6 +587,7 @@ impl<'n> Members<'n> {
 mod tests {
     use serde_json::json;
 
+    use super::super::node::narrows;
     use super::*;
 
     #[test]

@@ -40,7 +40,8 @@ fn redaction(field: &str, sent: &Value) -> Result<Redaction, Problem> {
         Some(other) => return Err(Problem::field(format!("{field}.path"), "a JSON pointer", other)),
         None => return Err(Problem::field(format!("{field}.path"), "required", "nothing")),
     };
-    let sent_action = member("action").ok_or_else(|| Problem::field(format!("{field}.action"), "required", "nothing"))?;
+    let sent_action =
+        member("action").ok_or_else(|| Problem::field(format!("{field}.action"), "required", "nothing"))?;
     let action = RedactAction::deserialize(sent_action)
         .map_err(|_| Problem::field(format!("{field}.action"), "one of mask, hash, drop", sent_action))?;
     let audiences = match member("audiences") {
@@ -74,8 +75,10 @@ pub(super) fn rule(field: &str, redaction: &Redaction) -> Result<Rule, Problem> 
     if redaction.audiences.is_empty() {
         return Err(Problem::field(format!("{field}.audiences"), "at least one audience", "none"));
     }
-    let steps = steps(&redaction.path).map_err(|limit| Problem::field(format!("{field}.path"), limit, &redaction.path))?;
-    check_place(&steps, redaction.action).map_err(|limit| Problem::field(format!("{field}.path"), limit, &redaction.path))?;
+    let steps =
+        steps(&redaction.path).map_err(|limit| Problem::field(format!("{field}.path"), limit, &redaction.path))?;
+    check_place(&steps, redaction.action)
+        .map_err(|limit| Problem::field(format!("{field}.path"), limit, &redaction.path))?;
     Ok(Rule { steps: steps.into(), action: redaction.action })
 }
 
@@ -126,7 +129,13 @@ fn check_place(steps: &[Step], action: RedactAction) -> Result<(), &'static str>
     let dropped = action == RedactAction::Drop;
     match (root.ok_or(ROOTS)?, steps.get(1), steps.len()) {
         (Root::Data, ..) | (Root::Metadata, Some(_), _) => Ok(()),
-        (Root::Metadata | Root::SourceRefs, None, _) => if dropped { Ok(()) } else { Err(WHOLE) },
+        (Root::Metadata | Root::SourceRefs, None, _) => {
+            if dropped {
+                Ok(())
+            } else {
+                Err(WHOLE)
+            }
+        }
         (Root::SourceRefs, Some(_), 3) if !dropped => Ok(()),
         (Root::SourceRefs, Some(_), _) => {
             Err("a member of the entries, as /source_refs/*/id, to be masked or hashed: their form is given")

@@ -35,11 +35,15 @@ use RedactAction::{Drop, Hash, Mask};
 
 #[test]
 fn a_mask_hides_whatever_stood_there_and_the_rest_stays_byte_for_byte() {
-    let body = r#"{ "type":"a.b" , "data" : {"n": 1.10, "card" : {"no":"4111"} ,"x":12345678901234567890,"c":"\u00e9"} }"#;
+    let body =
+        r#"{ "type":"a.b" , "data" : {"n": 1.10, "card" : {"no":"4111"} ,"x":12345678901234567890,"c":"\u00e9"} }"#;
     let wanted = r#"{ "type":"a.b" , "data" : {"n": 1.10, "card" : "***" ,"x":12345678901234567890,"c":"\u00e9"} }"#;
     assert_eq!(applied(&[("/data/card", Mask)], body), wanted);
     for value in ["1", "true", "null", "[]", "\"a long text that says much\"", "{\"a\":[{}]}"] {
-        assert_eq!(applied(&[("/data/v", Mask)], &format!("{{\"data\":{{\"v\":{value}}}}}")), r#"{"data":{"v":"***"}}"#);
+        assert_eq!(
+            applied(&[("/data/v", Mask)], &format!("{{\"data\":{{\"v\":{value}}}}}")),
+            r#"{"data":{"v":"***"}}"#
+        );
     }
 }
 
@@ -68,7 +72,10 @@ fn a_dropped_element_leaves_null_so_that_the_others_keep_their_places() {
     assert_eq!(applied(&[("/data/0", Drop)], text), r#"{"data":[null,{"k":2},[3]]}"#);
     assert_eq!(applied(&[("/data/*", Drop)], text), r#"{"data":[null,null,null]}"#);
     assert_eq!(applied(&[("/data/*/k", Drop)], text), r#"{"data":[1,{},[3]]}"#);
-    assert_eq!(applied(&[("/data/2/0", Mask), ("/data/00", Mask), ("/data/-", Mask)], text), r#"{"data":[1,{"k":2},["***"]]}"#);
+    assert_eq!(
+        applied(&[("/data/2/0", Mask), ("/data/00", Mask), ("/data/-", Mask)], text),
+        r#"{"data":[1,{"k":2},["***"]]}"#
+    );
 }
 
 #[test]
@@ -122,7 +129,9 @@ fn a_hash_joins_the_same_value_within_an_org_alone() {
 #[test]
 fn a_part_that_stands_alone_is_redacted_by_the_paths_into_it() {
     let rules = for_all(&[("/data/a", Mask), ("/metadata", Drop), ("/request_context/ip", Drop)]);
-    let part = |root, text: &str| String::from_utf8(rules.apply_part("acme", root, text.as_bytes(), Audience::Cdc).into_owned()).expect("text");
+    let part = |root, text: &str| {
+        String::from_utf8(rules.apply_part("acme", root, text.as_bytes(), Audience::Cdc).into_owned()).expect("text")
+    };
     assert_eq!(part(Root::Data, r#"{"a":1,"data":{"a":2}}"#), r#"{"a":"***","data":{"a":2}}"#);
     assert_eq!(part(Root::Data, "7"), "7");
     assert_eq!(part(Root::Metadata, r#"{"a":1}"#), "null");
@@ -185,7 +194,9 @@ fn every_form_of_an_event_is_redacted_and_shared_while_it_is_held() {
 
 #[test]
 fn masked_data_that_was_base64_is_still_a_cloud_event() {
-    let event = event(r#"{"type":"a.b","id":"1","data":"AAEC","metadata":{"cloudevents":{"specversion":"1.0","data_base64":true}}}"#);
+    let event = event(
+        r#"{"type":"a.b","id":"1","data":"AAEC","metadata":{"cloudevents":{"specversion":"1.0","data_base64":true}}}"#,
+    );
     assert!(String::from_utf8_lossy(&render_structured(&event)).contains("\"data_base64\":\"AAEC\""));
     let shown = for_all(&[("/data", Mask)]).event(&event, Audience::Webhook);
     assert!(String::from_utf8_lossy(&render_structured(&shown)).contains("\"data\":\"***\""));
@@ -209,9 +220,23 @@ fn bad_redactions_are_refused_with_field_and_bound() {
     assert_eq!(audiences(json!("cdc")), "redactions[0].audiences");
     assert_eq!(audiences(json!(["cdc", "all"])), "redactions[0].audiences[1]");
     assert_eq!(audiences(json!(["cdc", "cdc"])), "redactions[0].audiences[1]");
-    for bad in ["", "data", "/", "/*", "/id", "/type", "/org", "/seq", "/subject", "/data/~2", "/data/~", "/request_context",
-        "/request_context/*", "/request_context/correlation_id", "/request_context/causation_id/x"]
-    {
+    for bad in [
+        "",
+        "data",
+        "/",
+        "/*",
+        "/id",
+        "/type",
+        "/org",
+        "/seq",
+        "/subject",
+        "/data/~2",
+        "/data/~",
+        "/request_context",
+        "/request_context/*",
+        "/request_context/correlation_id",
+        "/request_context/causation_id/x",
+    ] {
         assert_eq!(path(bad, "drop").0, "redactions[0].path", "{bad}");
     }
     assert!(path("/metadata", "mask").1.contains("only be dropped"));
@@ -219,7 +244,12 @@ fn bad_redactions_are_refused_with_field_and_bound() {
     for (bad, action) in [("/source_refs/0", "mask"), ("/source_refs/*/id", "drop"), ("/source_refs/*/id/x", "mask")] {
         assert_eq!(path(bad, action).0, "redactions[0].path", "{bad}");
     }
-    for_all(&[("/source_refs", Drop), ("/source_refs/*/id", Hash), ("/metadata", Drop), ("/request_context/user_id", Mask)]);
+    for_all(&[
+        ("/source_refs", Drop),
+        ("/source_refs/*/id", Hash),
+        ("/metadata", Drop),
+        ("/request_context/user_id", Mask),
+    ]);
     assert_eq!(path(&format!("/data/{}", "x".repeat(600)), "mask").1, "at most 512 characters");
     assert_eq!(path(&format!("/data{}", "/*".repeat(40)), "mask").1, "at most 32 steps");
     let many = vec![json!({ "path": "/data", "action": "mask" }); REDACTIONS_MAX + 1];
@@ -246,8 +276,10 @@ impl Model {
                 format!("[{space}{}{space}]", items.join(&comma))
             }
             Self::Map(members) => {
-                let members: Vec<_> =
-                    members.iter().map(|(name, value)| format!("\"{name}\"{space}:{space}{}", value.write(space))).collect();
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(name, value)| format!("\"{name}\"{space}:{space}{}", value.write(space)))
+                    .collect();
                 format!("{{{space}{}{space}}}", members.join(&comma))
             }
         }
@@ -255,7 +287,8 @@ impl Model {
 
     /// The redacted value, the slow way; none when it is dropped.
     fn redacted(&self, rules: &[(Vec<String>, RedactAction)], way: &mut Vec<String>, key: &OrgKey) -> Option<Self> {
-        let meets = |path: &[String]| path.len() == way.len() && path.iter().zip(way.iter()).all(|(a, b)| a == "*" || a == b);
+        let meets =
+            |path: &[String]| path.len() == way.len() && path.iter().zip(way.iter()).all(|(a, b)| a == "*" || a == b);
         match rules.iter().filter(|(path, _)| meets(path)).map(|(_, action)| *action).max() {
             Some(Drop) => return None,
             Some(Mask) => return Some(Self::Leaf(MASK.to_owned())),
@@ -274,7 +307,9 @@ impl Model {
         Some(match self {
             Self::Leaf(text) => Self::Leaf(text.clone()),
             Self::List(items) => Self::List(
-                items.iter().enumerate()
+                items
+                    .iter()
+                    .enumerate()
                     .map(|(at, item)| below(at.to_string(), item).unwrap_or_else(|| Self::Leaf("null".to_owned())))
                     .collect(),
             ),
@@ -287,8 +322,11 @@ impl Model {
 
 fn model() -> impl Strategy<Value = Model> {
     let leaf = prop_oneof![
-        Just("null".to_owned()), Just("1.10".to_owned()), Just("12345678901234567890".to_owned()),
-        "\"[a-z,:{}\\[\\]]{0,6}\"", Just(r#""\"\\""#.to_owned()),
+        Just("null".to_owned()),
+        Just("1.10".to_owned()),
+        Just("12345678901234567890".to_owned()),
+        "\"[a-z,:{}\\[\\]]{0,6}\"",
+        Just(r#""\"\\""#.to_owned()),
     ]
     .prop_map(Model::Leaf);
     leaf.prop_recursive(4, 32, 5, |inner| {
@@ -323,7 +361,8 @@ proptest! {
         let text = envelope.write("");
         let out = compiled.apply("acme", text.as_bytes(), Audience::Cdc).into_owned();
         prop_assert_eq!(String::from_utf8_lossy(&out), wanted.as_str());
-        prop_assert_eq!(compiled.apply("acme", &out, Audience::Cdc).as_ref(), out.as_slice());
+        let again = compiled.apply("acme", &out, Audience::Cdc).into_owned();
+        prop_assert_eq!(&again, &out);
         let spaced = compiled.apply("acme", envelope.write(&space).as_bytes(), Audience::Cdc).into_owned();
         let parsed: serde_json::Value = serde_json::from_slice(&spaced).expect("JSON");
         prop_assert_eq!(parsed, serde_json::from_str::<serde_json::Value>(&wanted).expect("JSON"));

@@ -10,6 +10,7 @@
 //! - one file an area
 
 mod admin;
+mod catalog;
 mod cdc;
 mod consumers;
 mod dead_letters;
@@ -52,6 +53,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         cdc::operations(),
         schedule::operations(),
         sources::operations(),
+        catalog::operations(),
         webhooks::operations(),
         consumers::operations(),
         replays::operations(),
@@ -95,6 +97,7 @@ fn schemas() -> Map<String, Value> {
         events::schemas(),
         schedule::schemas(),
         sources::schemas(),
+        catalog::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),

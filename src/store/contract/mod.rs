@@ -4,6 +4,8 @@
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
 //! - `index`: rows of the log's index
 //! - `schedule`: events that wait for their time
+//! - `quarantine`: events that were refused and are kept
+//! - `lifecycle`: where aggregates stand in their declared order
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -21,7 +23,9 @@ macro_rules! contract {
 
 mod failures;
 mod index;
+mod lifecycle;
 mod log;
+mod quarantine;
 mod schedule;
 mod state;
 
@@ -32,6 +36,8 @@ use bytes::Bytes;
 
 use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
+use super::lifecycle::LifecycleStore;
+use super::quarantine::QuarantineStore;
 use super::records::RowState;
 use super::{
     AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LogIndex, Prepared, ReadLimits, Registry,
@@ -39,6 +45,7 @@ use super::{
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
+use crate::ground::context::WriteContext;
 use crate::ground::ids::Seq;
 
 const SEGMENT_EVENTS: u64 = 10;
@@ -51,6 +58,8 @@ trait Subject {
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
+    fn quarantine(&self) -> &dyn QuarantineStore;
+    fn lifecycle(&self) -> &dyn LifecycleStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
@@ -108,6 +117,14 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        self.engine()
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
+        self.engine()
+    }
+
     fn tear_next_schedule(&self) {
         self.tear_next_append();
     }
@@ -154,6 +171,14 @@ impl Subject for OnFake {
     }
 
     fn schedule(&self) -> &dyn ScheduleStore {
+        &*self.0
+    }
+
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        &*self.0
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
         &*self.0
     }
 

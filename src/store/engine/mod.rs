@@ -2,7 +2,8 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`,
+//! `quarantine-N` per day of refused events, `lifecycle-places` and `lifecycle-flags`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -10,7 +11,9 @@
 
 mod consumers;
 mod index;
+mod lifecycle;
 mod log;
+mod quarantine;
 mod registry;
 mod schedule;
 mod segment;
@@ -62,6 +65,8 @@ pub(super) struct Inner {
     registry: sled::Tree,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
+    quarantine: quarantine::Days,
+    lifecycle: lifecycle::LifecycleTrees,
     rows: Mutex<consumers::RowTrees>,
 }
 
@@ -96,6 +101,8 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
+            quarantine: quarantine::Days::open(&db),
+            lifecycle: lifecycle::LifecycleTrees::open(&db)?,
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
