@@ -26,6 +26,7 @@
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
+//! - [`catalog`]: what events mean: types, schemas, what is hidden of them
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -34,6 +35,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod catalog;
 pub mod cdc;
 pub mod cli;
 pub mod config;

@@ -22,6 +22,7 @@
 
 mod accept;
 mod alerts;
+mod catalog;
 mod consume;
 mod deliveries;
 mod directory;
@@ -31,12 +32,14 @@ mod handlers;
 mod jobs;
 mod keys;
 mod letters;
+mod lifecycles;
 mod links;
 mod open;
 mod operate;
 mod owner;
 mod pause;
 mod pulls;
+mod quarantine;
 mod query;
 mod replays;
 mod rotation;
@@ -54,6 +57,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::catalog::Catalog;
+use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::parse::{ParseRules, parse_event};
@@ -82,6 +87,7 @@ use crate::webhook::guard::AddressPolicy;
 
 pub use crate::store::store_problem;
 pub use accept::Accepted;
+pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
@@ -91,6 +97,7 @@ pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub(crate) use pulls::STANDING;
+pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
@@ -134,6 +141,10 @@ struct Inner {
     sources: sources::Sources,
     links: Arc<LinkBook>,
     redactor: Redactor,
+    types: catalog::Types,
+    quarantine: Arc<Quarantine>,
+    lifecycles: lifecycles::Lifecycles,
+    noise: quarantine::Noise,
     sealer: Sealer,
     policy: AddressPolicy,
     stopping: AtomicBool,
@@ -186,14 +197,19 @@ impl Hub {
         let id = draft.meta.id.clone();
         let context =
             || WriteContext { by: "program".to_owned(), at: self.inner.clock.now(), ..WriteContext::default() };
-        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at };
-        match self.accept(vec![draft], false, context).await?.pop() {
+        let (accepted, warnings) = match self.accept(vec![draft], false, context).await?.pop() {
+            Some(Accepted::Flagged(accepted, warnings)) => (Some(*accepted), warnings),
+            accepted => (accepted, Vec::new()),
+        };
+        let warnings = warnings.into_iter().map(|warning| warning.message).collect();
+        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at, warnings };
+        match accepted {
             Some(Accepted::Log(Appended::New(event))) => Ok(receipt(event.seq, false, None)),
             Some(Accepted::Log(Appended::Duplicate(seq))) => Ok(receipt(seq, true, None)),
             Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq)),
             Some(Accepted::Scheduled { deliver_at, duplicate }) => Ok(receipt(Seq::ZERO, duplicate, Some(deliver_at))),
             Some(Accepted::Refused(problem)) => Err(problem),
-            Some(Accepted::Log(Appended::Withheld)) | None => {
+            Some(Accepted::Log(Appended::Withheld) | Accepted::Flagged(..)) | None => {
                 Err(Problem::new(ProblemKind::Internal, "no receipt for the event"))
             }
         }
@@ -347,6 +363,9 @@ impl Hub {
         let (scheduled, scheduled_bytes) = inner.book.size();
         metrics.scheduled.set(gauge(scheduled as u64));
         metrics.scheduled_bytes.set(gauge(scheduled_bytes));
+        let (quarantined, quarantined_bytes) = inner.quarantine.size();
+        metrics.quarantine_events.set(gauge(quarantined));
+        metrics.quarantine_bytes.set(gauge(quarantined_bytes));
         metrics.log_head.set(gauge(inner.engine.head().0));
         metrics.log_earliest.set(gauge(inner.engine.earliest().0));
         metrics.ingest_queue_bytes.set(gauge(inner.gate.held() as u64));
@@ -394,6 +413,12 @@ impl Hub {
     #[must_use]
     pub fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    /// What events mean: types, schemas, what is hidden of them.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        self.inner.types.catalog()
     }
 
     /// The hub's series.

@@ -8,19 +8,24 @@ use actix::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::lifecycles::Lifecycles;
 use super::owner::{self, Notices, Owners, keep_house};
 use super::pulls::Pulls;
+use super::quarantine::Noise;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
+use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
-use crate::event::redact::Redactor;
+use crate::event::redact::{RedactionKey, RedactionSource, Redactor};
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -176,7 +181,15 @@ impl Hub {
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
-        let redactor = Redactor::none();
+        let types = Types::load(
+            Documents::new(Arc::clone(&registry), "type"),
+            Documents::new(Arc::clone(&registry), "schema"),
+            Documents::new(Arc::clone(&registry), "policy"),
+            RedactionKey::of(&sealer),
+        )?;
+        let lifecycles = Lifecycles::load(Documents::new(Arc::clone(&registry), "lifecycle"))?;
+        let quarantine = Quarantine::open(engine.clone())?;
+        let redactor = Redactor::new(Arc::clone(types.catalog()) as Arc<dyn RedactionSource>);
         let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
@@ -319,6 +332,19 @@ impl Hub {
         let indexer =
             supervise(&threads.core, ActorKind::Indexer, &health, move || IndexerActor::new(indexer_parts.clone()));
 
+        let lifecycle_parts = LifecycleParts {
+            log: Arc::clone(&log),
+            store: engine.clone(),
+            tail: Arc::clone(&tail),
+            declared: lifecycles.declared(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        let lifecycle = supervise(&threads.core, ActorKind::Lifecycle, &health, move || {
+            LifecycleActor::new(lifecycle_parts.clone())
+        });
+        lifecycles.keep(lifecycle);
+
         // The router reads the directory when it starts, so every consumer is in it first.
         for (record, _) in handler_documents.list()? {
             let spec = handlers::spec(&record, &settings.get(), &config.inbox);
@@ -397,6 +423,10 @@ impl Hub {
             sources,
             links,
             redactor,
+            types,
+            quarantine,
+            lifecycles,
+            noise: Noise::default(),
             jobs,
             replays,
             sealer,
@@ -408,6 +438,7 @@ impl Hub {
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
         threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        threads.core.spawn(expire_quarantine(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
         Ok(Hub { inner })
     }
@@ -422,6 +453,19 @@ async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(KEY_USES_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         Hub { inner }.save_key_uses().await;
+    }
+}
+
+/// How often it is looked for quarantined events that are too old.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Lets go of quarantined events that are too old, every now and then, until the hub ends.
+async fn expire_quarantine(hub: Weak<Inner>, clock: SharedClock) {
+    loop {
+        clock.sleep(QUARANTINE_EVERY).await;
+        let Some(inner) = hub.upgrade() else { return };
+        // What fails is logged where it does.
+        Hub { inner }.blocking(|hub| Ok(hub.expire_quarantine())).await.ok();
     }
 }
 

@@ -124,7 +124,7 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
         }
         Err(error) => report.fault(error.to_string()),
     }
-    for kind in ["webhook", "source", "key", "settings", "breaker", "job"] {
+    for kind in ["webhook", "source", "key", "settings", "breaker", "job", "type", "schema", "policy", "lifecycle"] {
         if let Err(error) = engine.list(kind) {
             report.fault(error.to_string());
         }

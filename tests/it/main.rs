@@ -39,6 +39,7 @@ mod pause;
 mod pull_crash;
 mod push;
 mod rates;
+mod redactions;
 mod replay;
 mod retention;
 mod schedule;

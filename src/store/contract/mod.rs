@@ -5,6 +5,8 @@
 //! - `index`: rows of the log's index
 //! - `links`: links between entities
 //! - `schedule`: events that wait for their time
+//! - `quarantine`: events that were refused and are kept
+//! - `lifecycle`: where aggregates stand in their declared order
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -22,8 +24,10 @@ macro_rules! contract {
 
 mod failures;
 mod index;
+mod lifecycle;
 mod links;
 mod log;
+mod quarantine;
 mod schedule;
 mod state;
 
@@ -34,6 +38,8 @@ use bytes::Bytes;
 
 use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
+use super::lifecycle::LifecycleStore;
+use super::quarantine::QuarantineStore;
 use super::records::RowState;
 use super::{
     AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LinkStore, LogIndex, Prepared, ReadLimits,
@@ -41,6 +47,7 @@ use super::{
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
+use crate::ground::context::WriteContext;
 use crate::ground::ids::Seq;
 
 const SEGMENT_EVENTS: u64 = 10;
@@ -54,6 +61,8 @@ trait Subject {
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
     fn links(&self) -> &dyn LinkStore;
+    fn quarantine(&self) -> &dyn QuarantineStore;
+    fn lifecycle(&self) -> &dyn LifecycleStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
@@ -121,6 +130,14 @@ impl Subject for OnEngine {
         self.tear_next_append();
     }
 
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        self.engine()
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
+        self.engine()
+    }
+
     fn tear_next_schedule(&self) {
         self.tear_next_append();
     }
@@ -176,6 +193,14 @@ impl Subject for OnFake {
 
     fn tear_next_link(&self) {
         self.0.plan(Call::Links, 1, Fault::Torn);
+    }
+
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        &*self.0
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
+        &*self.0
     }
 
     fn tear_next_schedule(&self) {
