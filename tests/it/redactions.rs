@@ -168,7 +168,7 @@ async fn a_secret_in_every_place_that_can_be_redacted_leaves_by_no_way_of_its_au
         ("/raw", json!({"format": "raw"})),
         (
             "/template",
-            json!({"format": "template", "template": {"body": "{{ data_json }} {{ metadata }} {{ data.card }}"}}),
+            json!({"format": "template", "template": {"body": "{{ data_json }} {{ metadata }} {{ data.card }}", "content_type": "text/plain"}}),
         ),
     ];
     for (path, more) in &forms {
@@ -236,6 +236,26 @@ async fn a_secret_in_every_place_that_can_be_redacted_leaves_by_no_way_of_its_au
         assert_eq!(leaks(&text), ["cdc", "export"].contains(&of), "{of}: {text}");
         assert_eq!(text.contains("withheld"), of == "console", "{of}: {text}");
     }
+
+    // Events that were refused and are kept aside.
+    scene
+        .acme
+        .patch("/v1/catalog/policy", &json!({"policy": "strict", "quarantine": {"enabled": true}}))
+        .await
+        .expect(200);
+    let mut aside = Told::new();
+    for audience in AUDIENCES {
+        let schema = json!({"type": "object", "properties": {"number": {"type": "string"}, "list": {"maxItems": 1}}});
+        let versions = format!("/v1/catalog/types/only.{audience}/versions");
+        scene.acme.post(&versions, &json!({"schema": schema})).await.expect(201);
+        let misfit = event(audience, &format!("misfit-{audience}")).into_bytes();
+        let refused = scene.acme.post_bytes("/v1/events", "application/json", misfit).await;
+        assert!(refused.status >= 400 && !leaks(&refused.text), "{}", refused.text);
+        let id = refused.json()["quarantine_id"].as_str().unwrap_or_else(|| panic!("{}", refused.text)).to_owned();
+        aside.insert(audience, get(format!("/v1/quarantine/{id}")).await);
+    }
+    assert_way("quarantine", "console", &aside);
+    assert_kept("quarantine", &aside);
 
     // Nobody.
     let duplicate =
