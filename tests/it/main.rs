@@ -9,6 +9,9 @@
 mod access;
 mod admin;
 mod bench;
+mod catalog;
+mod catalog_crash;
+mod catalog_policy;
 mod cdc;
 mod cloud_events;
 mod consumers;
@@ -26,6 +29,7 @@ mod ingest;
 mod isolation;
 mod jobs;
 mod key_rates;
+mod lifecycles;
 mod listen;
 mod lookup;
 mod openapi;
