@@ -6,6 +6,7 @@
 //! - [`ScheduleStore`]: events that wait for their time.
 //! - [`QuarantineStore`]: events that were refused and are kept.
 //! - [`LifecycleStore`]: where aggregates stand in their declared order.
+//! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -17,6 +18,7 @@
 
 mod blocking;
 pub mod engine;
+pub mod idempotency;
 pub mod lifecycle;
 pub mod log_index;
 pub mod log_record;
@@ -39,6 +41,7 @@ use crate::ground::ids::{ConsumerId, Seq};
 
 pub use blocking::blocking;
 pub use engine::Engine;
+pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
 pub use lifecycle::LifecycleStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;

@@ -2,7 +2,8 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`,
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
+//! `idempotency-answers-N` per ten minutes, `dead`, `registry`,
 //! `quarantine-N` per day of refused events, `lifecycle-places` and `lifecycle-flags`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
@@ -10,6 +11,7 @@
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
 mod consumers;
+mod idempotency;
 mod index;
 mod lifecycle;
 mod log;
@@ -67,6 +69,7 @@ pub(super) struct Inner {
     schedule: schedule::Buckets,
     quarantine: quarantine::Days,
     lifecycle: lifecycle::LifecycleTrees,
+    idempotency: idempotency::Stretches,
     rows: Mutex<consumers::RowTrees>,
 }
 
@@ -103,6 +106,7 @@ impl Inner {
             schedule: schedule::Buckets::open(&db),
             quarantine: quarantine::Days::open(&db),
             lifecycle: lifecycle::LifecycleTrees::open(&db)?,
+            idempotency: idempotency::Stretches::open(&db),
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
