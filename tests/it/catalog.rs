@@ -1,6 +1,8 @@
 //! The catalog from outside: types, versions and their compatibility, specimens, the list as JSON and as a page, the
 //! contract of a service, and the wall between orgs (CAT-1, CAT-2, CAT-4, BLK-4).
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::support::{Api, Hub, items};
@@ -313,4 +315,41 @@ async fn an_org_sees_its_own_types_before_those_of_every_org_and_none_of_another
         reader.call(method, path, &body).await.expect_problem(403, "forbidden");
     }
     hub.anonymous().get("/v1/catalog").await.expect_problem(401, "unauthorized");
+}
+
+/// What the command line says, and its exit code.
+fn tidegate(hub: &Hub, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["--json", "--data-dir"]).arg(hub.data_dir()).args(arguments);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_command_line_lists_shows_and_tries_a_schema_without_writing_it() {
+    let hub = Hub::start().await;
+    let admin = hub.admin();
+    admin
+        .put("/v1/catalog/types/invoice.paid", &json!({"compatibility": "backward", "service": "billing"}))
+        .await
+        .expect(201);
+    register(&admin, "invoice.paid", &invoice()).await;
+    let (code, text) = tidegate(&hub, &["catalog", "list", "--service", "billing"]);
+    assert!(code == 0 && text.contains("\"invoice.paid\""), "{text}");
+    let (code, text) = tidegate(&hub, &["catalog", "show", "invoice.paid", "--version", "1"]);
+    assert!(code == 0 && text.contains("^inv-[0-9]+$"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("schema.json");
+    let mut schema = invoice();
+    schema["properties"]["note"] = json!({"type": "string"});
+    std::fs::write(&file, schema.to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, text) = tidegate(&hub, &["catalog", "check", "invoice.paid", path]);
+    assert_eq!(code, 0, "{text}");
+    schema["required"] = json!(["number", "amount", "note"]);
+    std::fs::write(&file, schema.to_string()).unwrap();
+    let (code, text) = tidegate(&hub, &["catalog", "check", "invoice.paid", path]);
+    assert!(code == 4 && text.contains("`note` became required"), "{code}: {text}");
+    assert_eq!(items(&admin.get("/v1/catalog/types/invoice.paid/versions").await.expect(200).json()).len(), 1);
 }

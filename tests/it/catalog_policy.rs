@@ -153,6 +153,8 @@ async fn a_warned_org_takes_what_does_not_fit_and_says_so_in_the_answer() {
     );
     let conflict = json!({"id": "m1", "type": "invoice.paid", "data": {"number": 1}});
     acme.post("/v1/events", &conflict).await.expect_problem(409, "id-conflict");
+    let together = json!([fits("f5"), conflict]);
+    acme.post("/v1/events/batch?atomic=true", &together).await.expect_problem(409, "id-conflict");
     // A strict org takes what is deprecated, and no more what is retired.
     acme.patch("/v1/catalog/policy", &json!({"policy": "strict"})).await.expect(200);
     let deprecated = acme.post("/v1/events", &fits("f3")).await.expect(202);
@@ -164,7 +166,7 @@ async fn a_warned_org_takes_what_does_not_fit_and_says_so_in_the_answer() {
     );
     let metrics = hub.admin().get("/metrics").await.expect(200).text;
     let flagged = sample(&metrics, "tidegate_catalog_findings_total", &["finding=\"schema\"", "outcome=\"flagged\""]);
-    assert_eq!(flagged, Some(4.0));
+    assert_eq!(flagged, Some(5.0));
     let lines = hub.log().lines().filter(|line| line.contains("an event is not as the catalog says")).count();
     assert!((1..=9).contains(&lines), "logged, and not each: {lines}");
 }
