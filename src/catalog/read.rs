@@ -310,7 +310,7 @@ mod tests {
             (json!({"specimens": [{"name": "x", "data": 1, "why": 2}]}), "specimens[0].why"),
             (json!({"specimens": [{"name": "x", "data": 1}, {"name": "x", "data": 2}]}), "specimens[1].name"),
             (json!({"specimens": [{"name": "x", "data": "y".repeat(SPECIMENS_BYTES_MAX)}]}), "specimens"),
-            (json!({"redactions": [{"path": "x"}]}), "redactions[0].path"),
+            (json!({"redactions": [{"path": "x", "action": "mask"}]}), "redactions[0].path"),
             (json!({"sample": {"specversion": "0.3"}}), "sample.specversion"),
             (json!({"sample": {"specversion": "1.0", "id": "1", "source": "/s", "type": "x"}}), "sample.type"),
             (json!({"sample": {"specversion": "1.0", "id": "1", "type": "a.b"}}), "sample.source"),

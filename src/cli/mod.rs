@@ -7,6 +7,7 @@ pub mod client;
 pub mod exit;
 pub mod output;
 
+mod catalog;
 mod config;
 mod demo;
 mod dlq;
@@ -18,6 +19,7 @@ mod publish;
 mod replay;
 mod schedule;
 mod serve;
+mod sources;
 mod tail;
 mod verify;
 mod webhooks;
@@ -73,12 +75,18 @@ enum Command {
     /// Scheduled events: list and cancel what waits until it is due
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// The catalog: event types and their schemas
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// API keys of applications
     #[command(subcommand)]
     Keys(keys::Command),
     /// Webhooks: endpoints that events are delivered to
     #[command(subcommand)]
     Webhooks(webhooks::Command),
+    /// Sources: addresses that third parties post their webhooks to
+    #[command(subcommand)]
+    Sources(sources::Command),
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -131,8 +139,10 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Listen(args) => run_to_end(listen::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
         Command::Schedule(command) => wait(schedule::run(target, output, command)),
+        Command::Catalog(command) => wait(catalog::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
+        Command::Sources(command) => wait(sources::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),

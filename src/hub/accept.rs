@@ -26,13 +26,21 @@ pub enum Accepted {
         /// Whether it was scheduled already.
         duplicate: bool,
     },
-    /// It was taken, and its org's policy says this of it.
+    /// It was taken (any of the above but a conflict), and its org's policy says this of it.
     Flagged(Box<Accepted>, Vec<Warning>),
     /// It was not taken.
     Refused(Problem),
 }
 
 impl Accepted {
+    /// Whether the event is the hub's now.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            Self::Log(Appended::New(_) | Appended::Duplicate(_)) | Self::Scheduled { .. } | Self::Flagged(..) => true,
+            Self::Log(Appended::Conflict(_) | Appended::Withheld) | Self::Refused(_) => false,
+        }
+    }
+
     /// The same for the event's trace.
     fn received(&self) -> Received {
         match self {

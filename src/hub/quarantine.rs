@@ -167,7 +167,7 @@ impl Hub {
             out.extend(places.into_iter().zip(accepted));
         }
         for (at, told) in warnings {
-            if let Some((_, accepted)) = out.iter_mut().find(|(place, _)| *place == at) {
+            if let Some((_, accepted)) = out.iter_mut().find(|(place, one)| *place == at && one.is_taken()) {
                 let plain = std::mem::replace(accepted, Accepted::Log(Appended::Withheld));
                 *accepted = Accepted::Flagged(Box::new(plain), told);
             }

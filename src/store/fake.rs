@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::links::{Link, LinkId, LinkPlace, LinkSpot, LinkStore, LinkWindow, PutLink};
-use bytes::Bytes;
-
 use super::lifecycle::{Commit, Cursors, Flag, Generation, LifecycleStore, Place};
+use super::links::{Link, LinkId, LinkPlace, LinkSpot, LinkStore, LinkWindow, PutLink};
 use super::log_record::Prepared;
 use super::quarantine::{QuarantineId, QuarantineRecord, QuarantineStore};
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
-    Durability, EventLog, Expired, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord,
-    ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
+    Durability, EventLog, Expired, IdempotencyStore, IndexLevel, IndexRow, KeyOp, KeyPlace, KeyRecord, LogIndex,
+    Position, ReadLimits, Registry, RowRecord, ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp,
+    StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
@@ -45,6 +45,7 @@ pub(crate) enum Call {
     PutRow,
     Schedule,
     Links,
+    Keys,
 }
 
 #[derive(Clone, Default)]
@@ -68,6 +69,7 @@ struct Content {
     places: BTreeMap<(Generation, String), Place>,
     flags: BTreeMap<Seq, Flag>,
     cursors: Cursors,
+    keys: BTreeMap<KeyPlace, (KeyRecord, Option<Bytes>)>,
 }
 
 #[derive(Default)]
@@ -499,6 +501,43 @@ impl ScheduleStore for FakeStore {
 
     fn sweep_schedule(&self, _: UnixMs) -> Result<(), StoreError> {
         self.write(Call::Schedule, |_| Ok(()))
+    }
+}
+
+impl IdempotencyStore for FakeStore {
+    fn commit_keys(&self, ops: &[KeyOp], _: Durability) -> Result<(), StoreError> {
+        self.write(Call::Keys, |content| {
+            for op in ops {
+                match op {
+                    KeyOp::Put(record) => {
+                        let answer = content.keys.remove(&record.place).and_then(|(_, answer)| answer);
+                        content.keys.insert(record.place, (record.clone(), answer));
+                    }
+                    KeyOp::Done(record, answer) => {
+                        content.keys.insert(record.place, (record.clone(), answer.clone()));
+                    }
+                    KeyOp::Forget(place) => {
+                        content.keys.remove(place);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn keys(&self, each: &mut dyn FnMut(KeyRecord)) -> Result<(), StoreError> {
+        self.look(|content| content.keys.values().for_each(|(record, _)| each(record.clone())))
+    }
+
+    fn key_answer(&self, place: KeyPlace) -> Result<Option<Bytes>, StoreError> {
+        self.look(|content| content.keys.get(&place).and_then(|(_, answer)| answer.clone()))
+    }
+
+    fn sweep_keys(&self, before: UnixMs) -> Result<(), StoreError> {
+        self.write(Call::Keys, |content| {
+            content.keys.retain(|place, _| place.first >= before);
+            Ok(())
+        })
     }
 }
 

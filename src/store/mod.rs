@@ -7,6 +7,7 @@
 //! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`QuarantineStore`]: events that were refused and are kept.
 //! - [`LifecycleStore`]: where aggregates stand in their declared order.
+//! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -18,6 +19,7 @@
 
 mod blocking;
 pub mod engine;
+pub mod idempotency;
 pub mod lifecycle;
 pub mod links;
 pub mod log_index;
@@ -42,6 +44,7 @@ use crate::ground::ids::{ConsumerId, Seq};
 
 pub use blocking::blocking;
 pub use engine::Engine;
+pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
 pub use lifecycle::LifecycleStore;
 pub use links::LinkStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};

@@ -30,13 +30,15 @@ pub enum ActorKind {
     Schedule,
     /// Hands the deliveries of one consumer to the clients that wait for them.
     Pull,
+    /// Keeps house: what is done now and then, and what inboxes ask of the hub.
+    House,
     /// Follows aggregates through their declared order.
     Lifecycle,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -47,6 +49,7 @@ impl ActorKind {
         Self::Job,
         Self::Schedule,
         Self::Pull,
+        Self::House,
         Self::Lifecycle,
     ];
 
@@ -64,6 +67,7 @@ impl ActorKind {
             Self::Job => "job",
             Self::Schedule => "schedule",
             Self::Pull => "pull",
+            Self::House => "house",
             Self::Lifecycle => "lifecycle",
         }
     }
@@ -80,7 +84,8 @@ impl ActorKind {
             Self::Job => 7,
             Self::Schedule => 8,
             Self::Pull => 9,
-            Self::Lifecycle => 10,
+            Self::House => 10,
+            Self::Lifecycle => 11,
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum Breaks {
 pub struct Change {
     /// Who can no longer read.
     pub breaks: Breaks,
-    /// Where in the new schema, as a JSON pointer: the nearest place that is there.
+    /// Where in the new schema, as a JSON pointer: where the word stands, or would stand if it were still there.
     pub pointer: String,
     /// What has changed.
     pub reason: String,

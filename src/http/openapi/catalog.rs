@@ -113,7 +113,7 @@ fn versions() -> Vec<Operation> {
         "JSON Schema 2020-12 of at most {SCHEMA_BYTES_MAX} bytes that refers to nothing outside itself. It is checked against the newest version in use, or against each when the type is transitive; a refusal names each place that breaks. What cannot be judged counts as breaking."
     );
     vec![
-        named(on(Scope::Manage, "registerVersion", Method::POST, all))
+        named(on(Scope::Manage, "registerSchemaVersion", Method::POST, all))
             .told("Register a version of a type's schema", &about)
             .common(&["org"])
             .query("dry_run", "Only tell what would come of it", flag())
@@ -130,17 +130,17 @@ fn versions() -> Vec<Operation> {
                 ProblemKind::Forbidden,
                 ProblemKind::DiskFull,
             ]),
-        named(on(Scope::Read, "listVersions", Method::GET, all))
+        named(on(Scope::Read, "listSchemaVersions", Method::GET, all))
             .told("List the versions of a type", "Oldest first, without their schemas.")
             .common(&["org"])
             .answers(200, "The versions.", answer(vec![("items", list(reference("VersionSummary")))]))
             .refuses(&[ProblemKind::Forbidden]),
-        version(on(Scope::Read, "getVersion", Method::GET, one))
+        version(on(Scope::Read, "getSchemaVersion", Method::GET, one))
             .told("Look up a version with its schema", "")
             .common(&["org"])
             .answers(200, "The version.", reference("SchemaVersion"))
             .refuses(&[ProblemKind::Forbidden]),
-        version(on(Scope::Manage, "changeVersion", Method::PATCH, one))
+        version(on(Scope::Manage, "changeSchemaVersion", Method::PATCH, one))
             .told("Move a version on in its life", "One that comes into use is checked as if it were registered.")
             .common(&["org"])
             .json(

@@ -7,6 +7,7 @@
 //! - `schedule`: events that wait for their time
 //! - `quarantine`: events that were refused and are kept
 //! - `lifecycle`: where aggregates stand in their declared order
+//! - `idempotency`: what is known of idempotency keys
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -23,6 +24,7 @@ macro_rules! contract {
 }
 
 mod failures;
+mod idempotency;
 mod index;
 mod lifecycle;
 mod links;
@@ -42,8 +44,8 @@ use super::lifecycle::LifecycleStore;
 use super::quarantine::QuarantineStore;
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LinkStore, LogIndex, Prepared, ReadLimits,
-    Registry, RowRecord, ScheduleStore, StateOp,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, IdempotencyStore, LinkStore, LogIndex, Prepared,
+    ReadLimits, Registry, RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
@@ -63,12 +65,15 @@ trait Subject {
     fn links(&self) -> &dyn LinkStore;
     fn quarantine(&self) -> &dyn QuarantineStore;
     fn lifecycle(&self) -> &dyn LifecycleStore;
+    fn idempotency(&self) -> &dyn IdempotencyStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
     /// The next link is written and reported as failed.
     fn tear_next_link(&self);
+    /// The next commit of idempotency keys is written and reported as failed.
+    fn tear_next_keys(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -138,7 +143,15 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        self.engine()
+    }
+
     fn tear_next_schedule(&self) {
+        self.tear_next_append();
+    }
+
+    fn tear_next_keys(&self) {
         self.tear_next_append();
     }
 
@@ -203,8 +216,16 @@ impl Subject for OnFake {
         &*self.0
     }
 
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        &*self.0
+    }
+
     fn tear_next_schedule(&self) {
         self.0.plan(Call::Schedule, 1, Fault::Torn);
+    }
+
+    fn tear_next_keys(&self) {
+        self.0.plan(Call::Keys, 1, Fault::Torn);
     }
 
     fn tear_next_append(&self) {

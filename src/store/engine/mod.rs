@@ -2,15 +2,17 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`,
-//! `quarantine-N` per day of refused events, `lifecycle-places` and `lifecycle-flags`, and `links` with its orders
-//! `links-out`, `links-in`, `links-org` and the `links-count` of each org.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
+//! `idempotency-answers-N` per ten minutes, `dead`, `registry`, `quarantine-N` per day of refused events,
+//! `lifecycle-places` and `lifecycle-flags`, and `links` with its orders `links-out`, `links-in`, `links-org` and the
+//! `links-count` of each org.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
 mod consumers;
+mod idempotency;
 mod index;
 mod lifecycle;
 mod links;
@@ -70,6 +72,7 @@ pub(super) struct Inner {
     schedule: schedule::Buckets,
     quarantine: quarantine::Days,
     lifecycle: lifecycle::LifecycleTrees,
+    idempotency: idempotency::Stretches,
     rows: Mutex<consumers::RowTrees>,
 }
 
@@ -107,6 +110,7 @@ impl Inner {
             links: links::LinkTrees::open(&db)?,
             quarantine: quarantine::Days::open(&db),
             lifecycle: lifecycle::LifecycleTrees::open(&db)?,
+            idempotency: idempotency::Stretches::open(&db),
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
