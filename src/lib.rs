@@ -17,8 +17,8 @@
 //! - [`cdc`]: the change feed
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
-//! - [`idempotency`]: requests that name a key are done once
 //! - [`link`]: links between entities of different modules
+//! - [`idempotency`]: requests that name a key are done once
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
@@ -28,6 +28,7 @@
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`upstream`]: systems that the hub calls: adapters, the one call path, reads and their cache
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
+//! - [`catalog`]: what events mean: types, schemas, what is hidden of them
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
 //! - [`http`]: the front door: public and admin listener
@@ -36,6 +37,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod catalog;
 pub mod cdc;
 pub mod cli;
 pub mod config;

@@ -49,6 +49,12 @@ series! {
     scheduled_bytes: IntGauge = IntGauge::new("tidegate_scheduled_bytes", "Bytes of the events that wait until they are due.");
     events_duplicate: IntCounter = IntCounter::new("tidegate_events_duplicate_total", "Events sent again and recognised.");
     events_refused: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_events_refused_total", "Events refused, by the kind of problem."), &["problem"]);
+    catalog_checked: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_catalog_checked_total", "Events checked against the catalog, by what became of them."), &["outcome"]);
+    catalog_findings: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_catalog_findings_total", "Events that were not as the catalog says, by what was the matter and whether they were refused for it."), &["finding", "outcome"]);
+    quarantined: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_quarantine_total", "Refused events at the quarantine, by what became of them."), &["outcome"]);
+    quarantine_events: IntGauge = IntGauge::new("tidegate_quarantine_events", "Quarantined events that nobody has redriven or discarded.");
+    quarantine_bytes: IntGauge = IntGauge::new("tidegate_quarantine_bytes", "Bytes of their envelopes.");
+    lifecycle_broken: IntCounter = IntCounter::new("tidegate_lifecycle_broken_total", "Events that broke the declared order of their aggregate.");
     commit_seconds: Histogram = Histogram::with_opts(HistogramOpts::new("tidegate_log_commit_seconds", "Time of one group commit, sync included.").buckets(FAST.to_vec()));
     log_head: IntGauge = IntGauge::new("tidegate_log_head_seq", "Last position written to the log.");
     log_earliest: IntGauge = IntGauge::new("tidegate_log_earliest_seq", "First position still in the log.");

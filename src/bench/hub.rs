@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::baseline;
@@ -266,16 +267,32 @@ impl Control {
     /// # Errors
     /// When the call fails or is answered with another status than 2xx; the text has the answer.
     pub fn post(&self, addr: SocketAddr, path: &str, token: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::POST, addr, path, token, body)
+    }
+
+    /// Sends a JSON document by this method and reads the JSON answer.
+    ///
+    /// # Errors
+    /// When the call fails or is refused.
+    pub fn send(
+        &self,
+        method: Method,
+        addr: SocketAddr,
+        path: &str,
+        token: &str,
+        body: &Value,
+    ) -> anyhow::Result<Value> {
         self.runtime.block_on(async {
-            let request = self.client.post(format!("http://{addr}{path}")).bearer_auth(token).json(body);
-            let answer = request.send().await.with_context(|| format!("POST {path}"))?;
+            let request = self.client.request(method.clone(), format!("http://{addr}{path}"));
+            let answer = request.bearer_auth(token).json(body).send().await;
+            let answer = answer.with_context(|| format!("{method} {path}"))?;
             let status = answer.status();
-            let text = answer.text().await.with_context(|| format!("POST {path}"))?;
-            anyhow::ensure!(status.is_success(), "POST {path}: {status}: {text}");
+            let text = answer.text().await.with_context(|| format!("{method} {path}"))?;
+            anyhow::ensure!(status.is_success(), "{method} {path}: {status}: {text}");
             if text.trim().is_empty() {
                 return Ok(Value::Null);
             }
-            serde_json::from_str(&text).with_context(|| format!("POST {path}: the answer is not JSON"))
+            serde_json::from_str(&text).with_context(|| format!("{method} {path}: the answer is not JSON"))
         })
     }
 

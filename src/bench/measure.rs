@@ -147,6 +147,7 @@ const TARGETS: &[Target] = &[
     target("ingest.64", Subject::RatioTo("baseline.parse.64"), Bound::AtLeast(0.25), "≥ 0.25 of parse-only"),
     target("ingest.64", Subject::P99, Bound::AtMost(5.0), "p99 ≤ 5 ms"),
     target("batch", Subject::Value, Bound::AtLeast(45_000.0), "≥ 45,000 events/s"),
+    target("schema.with", Subject::RatioTo("schema.without"), Bound::AtLeast(0.8), "≥ 0.80 of unchecked"),
     target("one-webhook", Subject::Value, Bound::AtLeast(12_000.0), "≥ 12,000 events/s"),
     target("ten-webhooks", Subject::Value, Bound::AtLeast(20_000.0), "≥ 20,000 deliveries/s"),
     target("drain", Subject::RatioTo("baseline.client"), Bound::AtLeast(0.35), "≥ 0.35 of client loop"),

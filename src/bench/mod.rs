@@ -7,7 +7,7 @@
 //!
 //! - [`load`], [`request`]: the load generator; [`receiver`], [`arrivals`]: the endpoint of webhooks
 //! - [`baseline`]: parse-only handler and bare client; [`hub`], [`proc`]: the hub as a child process
-//! - [`scenario`]: names and sizes; [`ingest`], [`deliver`], [`fair`], [`capacity`]: what they do
+//! - [`scenario`]: names and sizes; [`ingest`], [`deliver`], [`fair`], [`schema`], [`capacity`]: what they do
 //! - [`measure`]: figures and targets; [`report`]: table and JSON
 
 pub mod arrivals;
@@ -24,6 +24,7 @@ pub mod receiver;
 pub mod report;
 pub mod request;
 pub mod scenario;
+pub mod schema;
 
 use std::fs::File;
 use std::io::Write as _;

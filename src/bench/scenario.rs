@@ -11,7 +11,7 @@ use super::load::{self, LoadPlan, LoadReport, Pace, Refused};
 use super::measure::Measure;
 use super::receiver::{Receiver, ReceiverOptions};
 use super::request::{Shape, Template, event_json};
-use super::{capacity, deliver, fair, ingest};
+use super::{capacity, deliver, fair, ingest, schema};
 use crate::ground::clock::SharedClock;
 
 /// Bytes of an event unless a scenario says otherwise.
@@ -37,6 +37,8 @@ pub enum Scenario {
     Ingest,
     /// Durable batches of 100.
     Batch,
+    /// Durable single events unchecked, and under a strict schema.
+    Schema,
     /// One webhook takes everything while events come in.
     OneWebhook,
     /// Ten webhooks take every event.
@@ -64,6 +66,7 @@ impl Scenario {
         Self::BaselineClient,
         Self::Ingest,
         Self::Batch,
+        Self::Schema,
         Self::OneWebhook,
         Self::TenWebhooks,
         Self::Drain,
@@ -83,6 +86,7 @@ impl Scenario {
             Self::BaselineClient => "baseline-client",
             Self::Ingest => "ingest",
             Self::Batch => "batch",
+            Self::Schema => "schema",
             Self::OneWebhook => "one-webhook",
             Self::TenWebhooks => "ten-webhooks",
             Self::Drain => "drain",
@@ -103,6 +107,7 @@ impl Scenario {
             Self::BaselineParse
             | Self::BaselineClient
             | Self::Batch
+            | Self::Schema
             | Self::OneWebhook
             | Self::TenWebhooks
             | Self::Latency
@@ -133,6 +138,7 @@ impl Scenario {
             Self::BaselineClient => deliver::baseline_client(bench),
             Self::Ingest => ingest::single(bench),
             Self::Batch => ingest::batch(bench),
+            Self::Schema => schema::schema_check(bench),
             Self::OneWebhook => deliver::one_webhook(bench),
             Self::TenWebhooks => deliver::ten_webhooks(bench),
             Self::Drain => deliver::drain(bench),

@@ -7,6 +7,7 @@ pub mod client;
 pub mod exit;
 pub mod output;
 
+mod catalog;
 mod config;
 mod demo;
 mod dlq;
@@ -74,6 +75,9 @@ enum Command {
     /// Scheduled events: list and cancel what waits until it is due
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// The catalog: event types and their schemas
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// API keys of applications
     #[command(subcommand)]
     Keys(keys::Command),
@@ -135,6 +139,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Listen(args) => run_to_end(listen::run(target, output, args)),
         Command::Events(command) => wait(events::run(target, output, command)),
         Command::Schedule(command) => wait(schedule::run(target, output, command)),
+        Command::Catalog(command) => wait(catalog::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Sources(command) => wait(sources::run(target, output, command)),

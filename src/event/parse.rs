@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub(super) use self::checks::check_type_name;
+pub(crate) use self::checks::check_type_name;
 use self::checks::{
     default_ordering_key, deliver_at, identifier, object_within, occurred_at, org_of, request_context, required_type,
     schema_version, source_refs, string, traceparent, tracestate,

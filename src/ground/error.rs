@@ -68,6 +68,10 @@ problem_kinds! {
     TooLarge = "too-large", 413, false, "The body is too large";
     /// The content type is not one of those accepted.
     UnsupportedMediaType = "unsupported-media-type", 415, false, "The content type is not accepted";
+    /// An event that the catalog's policy of its org refuses.
+    SchemaViolation = "schema-violation", 422, false, "The event is not what the catalog says";
+    /// A version of a schema that breaks an older one.
+    IncompatibleSchema = "incompatible-schema", 409, false, "The version breaks an older one";
     /// The key has used up its rate.
     RateLimited = "rate-limited", 429, true, "The key's rate limit is reached";
     /// The hub has more work than it can take, or is not ready.

@@ -27,6 +27,8 @@ pub struct Receipt {
     pub duplicate: bool,
     /// When it is due, if it is scheduled.
     pub deliver_at: Option<UnixMs>,
+    /// What the catalog's policy of its org says of it, if anything; it was taken all the same.
+    pub warnings: Vec<String>,
 }
 
 /// Who caused an event and in which conversation (`request_context`, EVT-1).

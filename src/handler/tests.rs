@@ -94,6 +94,7 @@ impl Publisher for FakePublisher {
             seq: Seq(100 + published.len() as u64),
             duplicate: false,
             deliver_at: None,
+            warnings: Vec::new(),
         };
         Box::pin(async move { Ok(receipt) })
     }

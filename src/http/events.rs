@@ -1,6 +1,7 @@
 //! Events: in singly and in batches, out by id and as a list (ING-1, ING-3, OUT-3).
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::idempotency::name_event;
 use super::params::Params;
 use super::{App, Shared, body};
+use crate::catalog::policy::Warning;
 use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
 use crate::event::parse::{ParseRules, not_reserved, parse_event, split_array};
@@ -28,6 +30,9 @@ use crate::trace::{TraceContext, read_tracestate};
 pub(super) const EXPLAINED_DEFAULT: usize = 50;
 /// Most consumers of one explanation: each may cost a few look-ups.
 pub(super) const EXPLAINED_MAX: usize = 200;
+
+/// The header that names what an org's policy says of the event of this answer.
+pub(super) const WARNING_HEADER: &str = "x-catalog-warning";
 
 /// Reads one envelope for a principal; a refusal is counted.
 pub(super) fn parse(
@@ -95,6 +100,13 @@ pub(super) fn result(out: &mut Vec<u8>, id: &str, accepted: &Accepted) -> bool {
         Accepted::Log(Appended::New(event)) => receipt(out, id, event.seq, false),
         Accepted::Log(Appended::Duplicate(seq)) => receipt(out, id, *seq, true),
         Accepted::Scheduled { deliver_at, duplicate } => scheduled_receipt(out, id, *deliver_at, *duplicate),
+        Accepted::Flagged(accepted, warnings) => {
+            let taken = result(out, id, accepted);
+            if taken {
+                warn(out, warnings);
+            }
+            return taken;
+        }
         Accepted::Log(Appended::Conflict(seq)) => {
             error_result(out, &id_conflict(id, *seq));
             return false;
@@ -109,6 +121,15 @@ pub(super) fn result(out: &mut Vec<u8>, id: &str, accepted: &Accepted) -> bool {
         }
     }
     true
+}
+
+/// Adds what an org's policy says of an event to its receipt.
+fn warn(out: &mut Vec<u8>, warnings: &[Warning]) {
+    out.pop();
+    out.extend_from_slice(b",\"warnings\":");
+    // What is told of it cannot fail to be written into memory.
+    out.extend_from_slice(&serde_json::to_vec(warnings).unwrap_or_else(|_| b"[]".to_vec()));
+    out.push(b'}');
 }
 
 /// A refused event's result as JSON text.
@@ -153,6 +174,23 @@ pub(super) fn answer_of(id: &str, accepted: Option<Accepted>) -> Answer {
         Some(Accepted::Scheduled { deliver_at, duplicate }) => {
             scheduled_receipt(&mut out, id, deliver_at, duplicate);
             Ok(text(if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED }, out))
+        }
+        Some(Accepted::Flagged(accepted, warnings)) => {
+            let status = match &*accepted {
+                Accepted::Log(Appended::New(_)) | Accepted::Scheduled { duplicate: false, .. } => StatusCode::ACCEPTED,
+                Accepted::Log(Appended::Duplicate(_)) | Accepted::Scheduled { duplicate: true, .. } => StatusCode::OK,
+                Accepted::Log(Appended::Conflict(_) | Appended::Withheld)
+                | Accepted::Refused(_)
+                | Accepted::Flagged(..) => return answer_of(id, Some(*accepted)),
+            };
+            result(&mut out, id, &accepted);
+            warn(&mut out, &warnings);
+            let mut answer = text(status, out);
+            let codes: Vec<&str> = warnings.iter().map(|warning| warning.code.as_str()).collect();
+            if let Ok(value) = HeaderValue::from_str(&codes.join(", ")) {
+                answer.headers_mut().insert(HeaderName::from_static(WARNING_HEADER), value);
+            }
+            Ok(answer)
         }
         Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(id, seq).into()),
         Some(Accepted::Refused(problem)) => Err(problem.into()),

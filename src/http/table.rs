@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, health, jobs, links, openapi, publishes, push,
-    replays, schedule, socket, sources, stream, upstreams, webhooks,
+    Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, health, jobs, lifecycles,
+    links, openapi, publishes, push, quarantine, replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
 /// Where a route is offered.
@@ -86,6 +86,36 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/links/walk"                      => links::walk;
     Both  GET    "/v1/links/{id}"                      => links::show;
     Both  DELETE "/v1/links/{id}"                      => links::delete;
+
+    Both  GET    "/v1/catalog"                         => catalog::full;
+    Both  GET    "/v1/catalog.html"                    => catalog::full_page;
+    Both  GET    "/v1/catalog/types"                   => catalog::list;
+    Both  PUT    "/v1/catalog/types/{name}"            => catalog::put;
+    Both  GET    "/v1/catalog/types/{name}"            => catalog::show;
+    Both  PATCH  "/v1/catalog/types/{name}"            => catalog::change;
+    Both  DELETE "/v1/catalog/types/{name}"            => catalog::delete;
+    Both  POST   "/v1/catalog/types/{name}/versions"   => catalog::register;
+    Both  GET    "/v1/catalog/types/{name}/versions"   => catalog::versions;
+    Both  GET    "/v1/catalog/types/{name}/versions/{version}" => catalog::version;
+    Both  PATCH  "/v1/catalog/types/{name}/versions/{version}" => catalog::change_version;
+    Both  GET    "/v1/catalog/types/{name}/specimens"  => catalog::specimens;
+    Both  GET    "/v1/catalog/contracts"               => catalog::services;
+    Both  GET    "/v1/catalog/contracts/{service}"     => catalog::contract;
+    Both  GET    "/v1/catalog/policy"                  => catalog::policy;
+    Both  PATCH  "/v1/catalog/policy"                  => catalog::change_policy;
+
+    Both  GET    "/v1/catalog/lifecycles"              => lifecycles::list;
+    Both  PUT    "/v1/catalog/lifecycles/{aggregate_type}" => lifecycles::put;
+    Both  GET    "/v1/catalog/lifecycles/{aggregate_type}" => lifecycles::show;
+    Both  DELETE "/v1/catalog/lifecycles/{aggregate_type}" => lifecycles::delete;
+    Both  GET    "/v1/catalog/lifecycles/{aggregate_type}/flags" => lifecycles::flags;
+    Both  GET    "/v1/catalog/lifecycles/{aggregate_type}/aggregates/{id}" => lifecycles::aggregate;
+
+    Both  GET    "/v1/quarantine"                      => quarantine::list;
+    Both  GET    "/v1/quarantine/{id}"                 => quarantine::show;
+    Both  POST   "/v1/quarantine/{id}/redrive"         => quarantine::redrive;
+    Both  POST   "/v1/quarantine/{id}/discard"         => quarantine::discard;
+    Both  POST   "/v1/quarantine/redrive"              => quarantine::redrive_many;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

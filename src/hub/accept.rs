@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{Hub, id_conflict};
+use crate::catalog::policy::Warning;
 use crate::event::envelope::Draft;
 use crate::ground::clock::UnixMs;
 use crate::ground::context::WriteContext;
@@ -25,11 +26,21 @@ pub enum Accepted {
         /// Whether it was scheduled already.
         duplicate: bool,
     },
+    /// It was taken (any of the above but a conflict), and its org's policy says this of it.
+    Flagged(Box<Accepted>, Vec<Warning>),
     /// It was not taken.
     Refused(Problem),
 }
 
 impl Accepted {
+    /// Whether the event is the hub's now.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            Self::Log(Appended::New(_) | Appended::Duplicate(_)) | Self::Scheduled { .. } | Self::Flagged(..) => true,
+            Self::Log(Appended::Conflict(_) | Appended::Withheld) | Self::Refused(_) => false,
+        }
+    }
+
     /// The same for the event's trace.
     fn received(&self) -> Received {
         match self {
@@ -38,6 +49,7 @@ impl Accepted {
             Self::Log(Appended::Conflict(_)) => Received::Refused("its id belongs to another event".to_owned()),
             Self::Log(Appended::Withheld) => Received::Refused("another event of the batch was refused".to_owned()),
             Self::Scheduled { .. } => Received::Scheduled,
+            Self::Flagged(accepted, _) => accepted.received(),
             Self::Refused(problem) => Received::Refused(problem.to_string()),
         }
     }
@@ -71,13 +83,30 @@ impl Hub {
         context: impl FnOnce() -> WriteContext,
     ) -> Result<Vec<Accepted>, Problem> {
         let tracer = &self.inner.tracer;
-        let Some(spans) = tracer.ingest(&mut drafts) else { return self.take_in(drafts, atomic, context).await };
-        let accepted = self.take_in(drafts, atomic, context).await;
+        let Some(spans) = tracer.ingest(&mut drafts) else { return self.check_in(drafts, atomic, context).await };
+        let accepted = self.check_in(drafts, atomic, context).await;
         tracer.ingested(spans, accepted.as_deref(), Accepted::received);
         accepted
     }
 
-    async fn take_in(
+    /// Checks events by the policies of their orgs and takes in what is fit to be.
+    async fn check_in(
+        &self,
+        drafts: Vec<Draft>,
+        atomic: bool,
+        context: impl FnOnce() -> WriteContext,
+    ) -> Result<Vec<Accepted>, Problem> {
+        match self.sort_by_policy(drafts) {
+            Ok(drafts) => self.take_in(drafts, atomic, context).await,
+            Err(sorted) => {
+                self.check_takes_events()?;
+                self.take_sorted(sorted, atomic, context()).await
+            }
+        }
+    }
+
+    /// Takes in events that have been checked.
+    pub(super) async fn take_in(
         &self,
         drafts: Vec<Draft>,
         atomic: bool,

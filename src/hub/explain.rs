@@ -84,7 +84,7 @@ impl Hub {
     /// As [`Hub::event`].
     pub async fn event_with_consumers(&self, id: &str, org: Option<&str>) -> Result<Vec<u8>, Problem> {
         let (id, org) = (id.to_owned(), org.map(str::to_owned));
-        let (event, matched) = self
+        let (event, lifecycle, matched) = self
             .blocking(move |hub| {
                 let event = hub.event(&id, org.as_deref())?;
                 let subject = Subject::new(&event);
@@ -93,7 +93,8 @@ impl Hub {
                 let mut matched: Vec<_> = matched.take(CONSUMERS_LISTED_MAX).collect();
                 matched.sort_by(|a, b| a.0.cmp(&b.0));
                 drop(subject);
-                Ok((event, matched))
+                let lifecycle = hub.lifecycle_of(&event)?;
+                Ok((event, lifecycle, matched))
             })
             .await?;
         let mut consumers = Vec::new();
@@ -104,6 +105,10 @@ impl Hub {
         let mut out = render::envelope_open(&self.inner.redactor.shown(&event, Audience::Console));
         out.extend_from_slice(b",\"consumers\":");
         out.extend_from_slice(Value::from(consumers).to_string().as_bytes());
+        if !lifecycle.is_null() {
+            out.extend_from_slice(b",\"lifecycle\":");
+            out.extend_from_slice(lifecycle.to_string().as_bytes());
+        }
         out.push(b'}');
         Ok(out)
     }
@@ -116,7 +121,7 @@ impl Hub {
     pub async fn explain(&self, id: &str, org: Option<&str>, query: ExplainQuery) -> Result<Value, Problem> {
         let (id, org) = (id.to_owned(), org.map(str::to_owned));
         let limit = query.limit;
-        let (event, mut judged) = self
+        let (event, lifecycle, mut judged) = self
             .blocking(move |hub| {
                 let event = hub.event(&id, org.as_deref())?;
                 let page = hub.page_of_consumers(&event, &query)?;
@@ -126,7 +131,8 @@ impl Hub {
                 let judged = page.into_iter().map(|consumer| Judged::new(consumer, &subject, redacted));
                 let judged: Vec<_> = judged.collect();
                 drop(subject);
-                Ok((event, judged))
+                let lifecycle = hub.lifecycle_of(&event)?;
+                Ok((event, lifecycle, judged))
             })
             .await?;
         let has_more = judged.len() > limit;
@@ -149,6 +155,7 @@ impl Hub {
                 "type": event.meta.event_type,
                 "received_at": event.received_at.to_rfc3339(),
             },
+            "lifecycle": lifecycle,
             "consumers": consumers,
             "next_cursor": next.unwrap_or_default(),
             "has_more": has_more,

@@ -22,6 +22,7 @@
 
 mod accept;
 mod alerts;
+mod catalog;
 mod consume;
 mod deliveries;
 mod directory;
@@ -32,6 +33,7 @@ mod idempotent;
 mod jobs;
 mod keys;
 mod letters;
+mod lifecycles;
 mod links;
 mod open;
 mod operate;
@@ -39,6 +41,7 @@ mod owner;
 mod pause;
 mod publishes;
 mod pulls;
+mod quarantine;
 mod query;
 mod replays;
 mod rotation;
@@ -57,6 +60,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::catalog::Catalog;
+use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::Draft;
@@ -88,6 +93,7 @@ use crate::webhook::guard::AddressPolicy;
 
 pub use crate::store::store_problem;
 pub use accept::Accepted;
+pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
@@ -99,6 +105,7 @@ pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
 pub(crate) use pulls::STANDING;
+pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
@@ -147,6 +154,10 @@ struct Inner {
     declared_upstreams: upstreams::DeclaredUpstreams,
     links: Arc<LinkBook>,
     redactor: Redactor,
+    types: catalog::Types,
+    quarantine: Arc<Quarantine>,
+    lifecycles: lifecycles::Lifecycles,
+    noise: quarantine::Noise,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -211,14 +222,19 @@ impl Hub {
         let id = draft.meta.id.clone();
         let context =
             || WriteContext { by: "program".to_owned(), at: self.inner.clock.now(), ..WriteContext::default() };
-        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at };
-        match self.accept(vec![draft], false, context).await?.pop() {
+        let (accepted, warnings) = match self.accept(vec![draft], false, context).await?.pop() {
+            Some(Accepted::Flagged(accepted, warnings)) => (Some(*accepted), warnings),
+            accepted => (accepted, Vec::new()),
+        };
+        let warnings = warnings.into_iter().map(|warning| warning.message).collect();
+        let receipt = |seq, duplicate, deliver_at| Receipt { id: id.clone(), seq, duplicate, deliver_at, warnings };
+        match accepted {
             Some(Accepted::Log(Appended::New(event))) => Ok(receipt(event.seq, false, None)),
             Some(Accepted::Log(Appended::Duplicate(seq))) => Ok(receipt(seq, true, None)),
             Some(Accepted::Log(Appended::Conflict(seq))) => Err(id_conflict(&id, seq)),
             Some(Accepted::Scheduled { deliver_at, duplicate }) => Ok(receipt(Seq::ZERO, duplicate, Some(deliver_at))),
             Some(Accepted::Refused(problem)) => Err(problem),
-            Some(Accepted::Log(Appended::Withheld)) | None => {
+            Some(Accepted::Log(Appended::Withheld) | Accepted::Flagged(..)) | None => {
                 Err(Problem::new(ProblemKind::Internal, "no receipt for the event"))
             }
         }
@@ -374,6 +390,9 @@ impl Hub {
         let (scheduled, scheduled_bytes) = inner.book.size();
         metrics.scheduled.set(gauge(scheduled as u64));
         metrics.scheduled_bytes.set(gauge(scheduled_bytes));
+        let (quarantined, quarantined_bytes) = inner.quarantine.size();
+        metrics.quarantine_events.set(gauge(quarantined));
+        metrics.quarantine_bytes.set(gauge(quarantined_bytes));
         let (keys, key_bytes) = inner.idempotency.size();
         metrics.idempotency_keys.set(gauge(keys as u64));
         metrics.idempotency_bytes.set(gauge(key_bytes));
@@ -413,12 +432,6 @@ impl Hub {
         &self.inner.clock
     }
 
-    /// The idempotency keys.
-    #[must_use]
-    pub fn idempotency(&self) -> &Arc<Idempotency> {
-        &self.inner.idempotency
-    }
-
     /// Shows events as an audience may see them (EVT-4). The hub's own calls that give events to the program around it,
     /// and its handlers, show them as they stand in the log.
     #[must_use]
@@ -426,10 +439,22 @@ impl Hub {
         &self.inner.redactor
     }
 
+    /// The idempotency keys.
+    #[must_use]
+    pub fn idempotency(&self) -> &Arc<Idempotency> {
+        &self.inner.idempotency
+    }
+
     /// The change feed.
     #[must_use]
     pub fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    /// What events mean: types, schemas, what is hidden of them.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        self.inner.types.catalog()
     }
 
     /// The hub's series.

@@ -10,21 +10,26 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
+use super::lifecycles::Lifecycles;
 use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
 use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
+use super::quarantine::Noise;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
 use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
+use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
-use crate::event::redact::Redactor;
+use crate::event::redact::{RedactionKey, RedactionSource, Redactor};
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -186,7 +191,15 @@ impl Hub {
         let publishes = Publishes::load(Documents::new(Arc::clone(&registry), publishes::DOCUMENT_KIND))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
-        let redactor = Redactor::none();
+        let types = Types::load(
+            Documents::new(Arc::clone(&registry), "type"),
+            Documents::new(Arc::clone(&registry), "schema"),
+            Documents::new(Arc::clone(&registry), "policy"),
+            RedactionKey::of(&sealer),
+        )?;
+        let lifecycles = Lifecycles::load(Documents::new(Arc::clone(&registry), "lifecycle"))?;
+        let quarantine = Quarantine::open(engine.clone())?;
+        let redactor = Redactor::new(Arc::clone(types.catalog()) as Arc<dyn RedactionSource>);
         let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         for (consumer, dead) in state.dead_letter_counts()? {
@@ -352,6 +365,19 @@ impl Hub {
         let indexer =
             supervise(&threads.core, ActorKind::Indexer, &health, move || IndexerActor::new(indexer_parts.clone()));
 
+        let lifecycle_parts = LifecycleParts {
+            log: Arc::clone(&log),
+            store: engine.clone(),
+            tail: Arc::clone(&tail),
+            declared: lifecycles.declared(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        let lifecycle = supervise(&threads.core, ActorKind::Lifecycle, &health, move || {
+            LifecycleActor::new(lifecycle_parts.clone())
+        });
+        lifecycles.keep(lifecycle);
+
         // The router reads the directory when it starts, so every consumer is in it first.
         for (record, _) in handler_documents.list()? {
             let spec = handlers::spec(&record, &settings.get(), &config.inbox);
@@ -441,9 +467,13 @@ impl Hub {
             owners,
             settings,
             sources,
-            idempotency,
             links,
             redactor,
+            types,
+            quarantine,
+            lifecycles,
+            noise: Noise::default(),
+            idempotency,
             jobs,
             replays,
             upstreams,
@@ -483,6 +513,10 @@ fn begin_housekeeping(core: &ArbiterHandle, inner: &Arc<Inner>, noticed: mpsc::U
         let (hub, clock) = (hub.clone(), Arc::clone(&clock));
         move || forget_old_secrets(hub.clone(), Arc::clone(&clock)).boxed()
     }));
+    keep(Box::new({
+        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
+        move || expire_quarantine(hub.clone(), Arc::clone(&clock)).boxed()
+    }));
     keep(Box::new(move || forget_old_keys(hub.clone(), Arc::clone(&clock)).boxed()));
 }
 
@@ -509,6 +543,19 @@ async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(KEY_USES_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         Hub { inner }.save_key_uses().await;
+    }
+}
+
+/// How often it is looked for quarantined events that are too old.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Lets go of quarantined events that are too old, every now and then, until the hub ends.
+async fn expire_quarantine(hub: Weak<Inner>, clock: SharedClock) {
+    loop {
+        clock.sleep(QUARANTINE_EVERY).await;
+        let Some(inner) = hub.upgrade() else { return };
+        // What fails is logged where it does.
+        Hub { inner }.blocking(|hub| Ok(hub.expire_quarantine())).await.ok();
     }
 }
 

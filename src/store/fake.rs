@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::lifecycle::{Commit, Cursors, Flag, Generation, LifecycleStore, Place};
 use super::links::{Link, LinkId, LinkPlace, LinkSpot, LinkStore, LinkWindow, PutLink};
 use super::log_record::Prepared;
+use super::quarantine::{QuarantineId, QuarantineRecord, QuarantineStore};
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
@@ -42,8 +44,8 @@ pub(crate) enum Call {
     Put,
     PutRow,
     Schedule,
-    Keys,
     Links,
+    Keys,
 }
 
 #[derive(Clone, Default)]
@@ -62,8 +64,12 @@ struct Content {
     documents: BTreeMap<(String, String), Document>,
     index: BTreeMap<IndexRow, Vec<u8>>,
     scheduled: BTreeMap<ScheduleKey, ScheduledRecord>,
-    keys: BTreeMap<KeyPlace, (KeyRecord, Option<Bytes>)>,
     links: BTreeMap<LinkId, Link>,
+    aside: BTreeMap<QuarantineId, (QuarantineRecord, Option<Bytes>)>,
+    places: BTreeMap<(Generation, String), Place>,
+    flags: BTreeMap<Seq, Flag>,
+    cursors: Cursors,
+    keys: BTreeMap<KeyPlace, (KeyRecord, Option<Bytes>)>,
 }
 
 #[derive(Default)]
@@ -532,6 +538,102 @@ impl IdempotencyStore for FakeStore {
     fn sweep_keys(&self, before: UnixMs) -> Result<(), StoreError> {
         self.write(Call::Keys, |content| {
             content.keys.retain(|place, _| place.first >= before);
+            Ok(())
+        })
+    }
+}
+
+impl LifecycleStore for FakeStore {
+    fn put_lifecycle(&self, commit: &Commit) -> Result<(), StoreError> {
+        self.write(Call::Commit, |content| {
+            let Commit { cursors, places, flags } = commit.clone();
+            content.cursors = cursors;
+            content.places.extend(places.into_iter().map(|(generation, id, place)| ((generation, id), place)));
+            content.flags.extend(flags);
+            Ok(())
+        })
+    }
+
+    fn lifecycle_cursors(&self) -> Result<Cursors, StoreError> {
+        self.look(|content| content.cursors.clone())
+    }
+
+    fn place(&self, generation: Generation, aggregate_id: &str) -> Result<Option<Place>, StoreError> {
+        self.look(|content| content.places.get(&(generation, aggregate_id.to_owned())).cloned())
+    }
+
+    fn flag(&self, seq: Seq) -> Result<Option<Flag>, StoreError> {
+        self.look(|content| content.flags.get(&seq).cloned())
+    }
+
+    fn flags_after(
+        &self,
+        after: Seq,
+        limit: usize,
+        looked_at_max: usize,
+        fits: &dyn Fn(&Flag) -> bool,
+    ) -> Result<Vec<(Seq, Flag)>, StoreError> {
+        self.look(|content| {
+            let later = content.flags.range(after.next()..).take(looked_at_max).filter(|(_, flag)| fits(flag));
+            later.take(limit).map(|(seq, flag)| (*seq, flag.clone())).collect()
+        })
+    }
+
+    fn drop_flags(&self, before: Seq) -> Result<(), StoreError> {
+        self.write(Call::Commit, |content| {
+            content.flags.retain(|seq, _| *seq >= before);
+            Ok(())
+        })
+    }
+
+    fn forget_places(&self, generation: Generation, limit: usize) -> Result<usize, StoreError> {
+        self.write(Call::Commit, |content| {
+            let known = content.places.keys().filter(|(of, _)| *of == generation).take(limit).cloned();
+            let gone: Vec<_> = known.collect();
+            gone.iter().for_each(|key| drop(content.places.remove(key)));
+            Ok(gone.len())
+        })
+    }
+}
+
+impl QuarantineStore for FakeStore {
+    fn keep_aside(&self, events: &[(QuarantineId, QuarantineRecord, Bytes)]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            let kept = events.iter().map(|(id, record, envelope)| (*id, (record.clone(), Some(envelope.clone()))));
+            content.aside.extend(kept);
+            Ok(())
+        })
+    }
+
+    fn close_aside(&self, events: &[(QuarantineId, QuarantineRecord)]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            for (id, record) in events {
+                if let Some(kept) = content.aside.get_mut(id) {
+                    *kept = (record.clone(), None);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn aside_after(
+        &self,
+        after: Option<QuarantineId>,
+        limit: usize,
+    ) -> Result<Vec<(QuarantineId, QuarantineRecord)>, StoreError> {
+        self.look(|content| {
+            let later = content.aside.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+            later.take(limit).map(|(id, (record, _))| (*id, record.clone())).collect()
+        })
+    }
+
+    fn aside(&self, id: QuarantineId) -> Result<Option<(QuarantineRecord, Option<Bytes>)>, StoreError> {
+        self.look(|content| content.aside.get(&id).cloned())
+    }
+
+    fn drop_aside(&self, ids: &[QuarantineId]) -> Result<(), StoreError> {
+        self.write(Call::Schedule, |content| {
+            content.aside.retain(|id, _| !ids.contains(id));
             Ok(())
         })
     }

@@ -4,8 +4,10 @@
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
-//! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
 //! - [`LinkStore`]: links between entities, found from both ends.
+//! - [`QuarantineStore`]: events that were refused and are kept.
+//! - [`LifecycleStore`]: where aggregates stand in their declared order.
+//! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -18,11 +20,13 @@
 mod blocking;
 pub mod engine;
 pub mod idempotency;
+pub mod lifecycle;
 pub mod links;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
 mod problem;
+pub mod quarantine;
 pub mod records;
 pub mod schedule;
 pub mod verify;
@@ -42,11 +46,13 @@ use crate::ground::ids::{ConsumerId, Seq};
 pub use blocking::blocking;
 pub use engine::Engine;
 pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
+pub use lifecycle::LifecycleStore;
 pub use links::LinkStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
 pub use problem::store_problem;
+pub use quarantine::QuarantineStore;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 

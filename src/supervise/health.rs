@@ -34,11 +34,13 @@ pub enum ActorKind {
     House,
     /// Calls one upstream.
     Upstream,
+    /// Follows aggregates through their declared order.
+    Lifecycle,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -51,6 +53,7 @@ impl ActorKind {
         Self::Pull,
         Self::House,
         Self::Upstream,
+        Self::Lifecycle,
     ];
 
     /// Its name, bounded for labels.
@@ -69,6 +72,7 @@ impl ActorKind {
             Self::Pull => "pull",
             Self::House => "house",
             Self::Upstream => "upstream",
+            Self::Lifecycle => "lifecycle",
         }
     }
 
@@ -86,6 +90,7 @@ impl ActorKind {
             Self::Pull => 9,
             Self::House => 10,
             Self::Upstream => 11,
+            Self::Lifecycle => 12,
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn required_type(raw: Option<&str>) -> Result<String, Problem> {
 ///
 /// # Errors
 /// `InvalidField` saying which rule is broken.
-pub(in crate::event) fn check_type_name(field: &str, name: &str) -> Result<(), Problem> {
+pub(crate) fn check_type_name(field: &str, name: &str) -> Result<(), Problem> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/' | b':');
     if !name.bytes().all(fits) {
         return Err(Problem::field(field, "a dotted name of A-Z a-z 0-9 _ - / : and dots", clipped(name)));

@@ -3,6 +3,7 @@
 use actix_web::http::Method;
 use serde_json::{Value, json};
 
+use super::catalog;
 use super::operation::Operation;
 use super::schema::{
     EVENT_TYPE, FieldList, PRINTABLE, TRACEPARENT, TRACESTATE, answer, answer_with, any_text, count, flag, list,
@@ -41,7 +42,7 @@ fn invoice() -> Value {
 pub(super) fn operations(limits: &Limits) -> Vec<Operation> {
     let Limits { event_bytes_max, batch_events_max, batch_bytes_max } = *limits;
     let on = |scope, id, method, path| Operation::scoped(scope, TAG, id, method, path);
-    let written = &[ProblemKind::IdConflict, ProblemKind::DiskFull];
+    let written = &[ProblemKind::IdConflict, ProblemKind::SchemaViolation, ProblemKind::DiskFull];
     vec![
         on(Scope::Publish, "publishEvent", Method::POST, "/v1/events")
             .traced()
@@ -167,7 +168,13 @@ fn explanation() -> Value {
     ]);
     let event =
         answer(vec![("id", told()), ("seq", count()), ("org", told()), ("type", told()), ("received_at", time())]);
-    answer(vec![("event", event), ("consumers", list(consumer)), ("next_cursor", told()), ("has_more", flag())])
+    answer(vec![
+        ("event", event),
+        ("lifecycle", catalog::lifecycle_note()),
+        ("consumers", list(consumer)),
+        ("next_cursor", told()),
+        ("has_more", flag()),
+    ])
 }
 
 fn cloud_invoice() -> Value {
@@ -327,19 +334,35 @@ pub(super) fn schemas() -> FieldList {
         ProblemKind::Forbidden,
         ProblemKind::IdConflict,
         ProblemKind::Conflict,
+        ProblemKind::SchemaViolation,
     ];
     vec![
         ("NewEvent", request(envelope(), &["type"])),
-        ("Receipt", answer(vec![("id", text(EVENT_ID_CHARS_MAX)), ("seq", count()), ("duplicate", flag())])),
+        (
+            "Receipt",
+            answer_with(
+                vec![
+                    ("id", text(EVENT_ID_CHARS_MAX)),
+                    ("seq", count()),
+                    ("duplicate", flag()),
+                    ("warnings", catalog::warnings()),
+                ],
+                &["id", "seq", "duplicate"],
+            ),
+        ),
         (
             "ScheduledReceipt",
-            answer(vec![
-                ("id", text(EVENT_ID_CHARS_MAX)),
-                ("seq", json!({ "type": "null" })),
-                ("duplicate", flag()),
-                ("scheduled", json!({ "const": true })),
-                ("deliver_at", time()),
-            ]),
+            answer_with(
+                vec![
+                    ("id", text(EVENT_ID_CHARS_MAX)),
+                    ("seq", json!({ "type": "null" })),
+                    ("duplicate", flag()),
+                    ("scheduled", json!({ "const": true })),
+                    ("deliver_at", time()),
+                    ("warnings", catalog::warnings()),
+                ],
+                &["id", "seq", "duplicate", "scheduled", "deliver_at"],
+            ),
         ),
         ("AnyReceipt", json!({ "oneOf": [reference("Receipt"), reference("ScheduledReceipt")] })),
         (

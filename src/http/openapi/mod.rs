@@ -10,6 +10,7 @@
 //! - one file an area
 
 mod admin;
+mod catalog;
 mod cdc;
 mod consumers;
 mod dead_letters;
@@ -57,6 +58,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         schedule::operations(),
         links::operations(),
         sources::operations(),
+        catalog::operations(),
         webhooks::operations(),
         consumers::operations(),
         replays::operations(),
@@ -103,6 +105,7 @@ fn schemas() -> Map<String, Value> {
         schedule::schemas(),
         links::schemas(),
         sources::schemas(),
+        catalog::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::QUERY_CHARS_MAX;
 use super::schema::{
-    FieldList, TYPE_PATTERN, answer, answer_with, any_text, count, flag, nullable, or_empty, problem_type, request,
-    text, time, told, whole, words,
+    FieldList, TYPE_PATTERN, answer, answer_with, any_text, count, flag, list, nullable, or_empty, problem_type,
+    reference, request, text, time, told, whole, words,
 };
 use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::ground::error::ProblemKind;
@@ -141,6 +141,12 @@ fn problem() -> Value {
             ("original_status", whole(100, 599)),
             ("state", told()),
             ("unsettled", count()),
+            ("finding", told()),
+            ("violations", list(reference("Violation"))),
+            ("more_violations", count()),
+            ("changes", list(reference("BreakingChange"))),
+            ("quarantine", words(["kept", "full", "failed"])),
+            ("quarantine_id", nullable(told())),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );

@@ -96,6 +96,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 ProblemKind::Unauthorized,
                 ProblemKind::Forbidden,
                 ProblemKind::IdConflict,
+                ProblemKind::SchemaViolation,
                 ProblemKind::DiskFull,
                 ProblemKind::Internal,
                 ProblemKind::Overloaded,

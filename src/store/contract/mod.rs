@@ -5,6 +5,8 @@
 //! - `index`: rows of the log's index
 //! - `links`: links between entities
 //! - `schedule`: events that wait for their time
+//! - `quarantine`: events that were refused and are kept
+//! - `lifecycle`: where aggregates stand in their declared order
 //! - `idempotency`: what is known of idempotency keys
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
@@ -24,8 +26,10 @@ macro_rules! contract {
 mod failures;
 mod idempotency;
 mod index;
+mod lifecycle;
 mod links;
 mod log;
+mod quarantine;
 mod schedule;
 mod state;
 
@@ -36,6 +40,8 @@ use bytes::Bytes;
 
 use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
+use super::lifecycle::LifecycleStore;
+use super::quarantine::QuarantineStore;
 use super::records::RowState;
 use super::{
     AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, IdempotencyStore, LinkStore, LogIndex, Prepared,
@@ -43,6 +49,7 @@ use super::{
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
+use crate::ground::context::WriteContext;
 use crate::ground::ids::Seq;
 
 const SEGMENT_EVENTS: u64 = 10;
@@ -55,16 +62,18 @@ trait Subject {
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
-    fn idempotency(&self) -> &dyn IdempotencyStore;
     fn links(&self) -> &dyn LinkStore;
+    fn quarantine(&self) -> &dyn QuarantineStore;
+    fn lifecycle(&self) -> &dyn LifecycleStore;
+    fn idempotency(&self) -> &dyn IdempotencyStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
-    /// The next commit of idempotency keys is written and reported as failed.
-    fn tear_next_keys(&self);
     /// The next link is written and reported as failed.
     fn tear_next_link(&self);
+    /// The next commit of idempotency keys is written and reported as failed.
+    fn tear_next_keys(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -118,16 +127,24 @@ impl Subject for OnEngine {
         self.engine()
     }
 
-    fn idempotency(&self) -> &dyn IdempotencyStore {
-        self.engine()
-    }
-
     fn links(&self) -> &dyn LinkStore {
         self.engine()
     }
 
     fn tear_next_link(&self) {
         self.tear_next_append();
+    }
+
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        self.engine()
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
+        self.engine()
+    }
+
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        self.engine()
     }
 
     fn tear_next_schedule(&self) {
@@ -183,16 +200,24 @@ impl Subject for OnFake {
         &*self.0
     }
 
-    fn idempotency(&self) -> &dyn IdempotencyStore {
-        &*self.0
-    }
-
     fn links(&self) -> &dyn LinkStore {
         &*self.0
     }
 
     fn tear_next_link(&self) {
         self.0.plan(Call::Links, 1, Fault::Torn);
+    }
+
+    fn quarantine(&self) -> &dyn QuarantineStore {
+        &*self.0
+    }
+
+    fn lifecycle(&self) -> &dyn LifecycleStore {
+        &*self.0
+    }
+
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        &*self.0
     }
 
     fn tear_next_schedule(&self) {

@@ -1,7 +1,6 @@
 //! Events that wait for their time.
 
 use super::*;
-use crate::ground::context::WriteContext;
 use crate::store::{ScheduleKey, ScheduledRecord, StoreError};
 
 contract!(

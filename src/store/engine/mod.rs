@@ -3,9 +3,9 @@
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
 //! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
-//! `idempotency-answers-N` per ten minutes, `dead`, `registry`.
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`, and
-//! `links` with its orders `links-out`, `links-in`, `links-org` and the `links-count` of each org.
+//! `idempotency-answers-N` per ten minutes, `dead`, `registry`, `quarantine-N` per day of refused events,
+//! `lifecycle-places` and `lifecycle-flags`, and `links` with its orders `links-out`, `links-in`, `links-org` and the
+//! `links-count` of each org.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -14,8 +14,10 @@
 mod consumers;
 mod idempotency;
 mod index;
+mod lifecycle;
 mod links;
 mod log;
+mod quarantine;
 mod registry;
 mod schedule;
 mod segment;
@@ -68,6 +70,8 @@ pub(super) struct Inner {
     links: links::LinkTrees,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
+    quarantine: quarantine::Days,
+    lifecycle: lifecycle::LifecycleTrees,
     idempotency: idempotency::Stretches,
     rows: Mutex<consumers::RowTrees>,
 }
@@ -103,8 +107,10 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
-            idempotency: idempotency::Stretches::open(&db),
             links: links::LinkTrees::open(&db)?,
+            quarantine: quarantine::Days::open(&db),
+            lifecycle: lifecycle::LifecycleTrees::open(&db)?,
+            idempotency: idempotency::Stretches::open(&db),
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,

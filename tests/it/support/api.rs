@@ -171,6 +171,11 @@ impl Api {
         self.send(Method::PATCH, path, &headers, Some(body.to_string().into_bytes())).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.send(Method::PUT, path, &headers, Some(body.to_string().into_bytes())).await
+    }
+
     pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
         self.send(Method::POST, path, &[("content-type", content_type)], Some(body)).await
     }
@@ -196,6 +201,7 @@ impl Api {
             "DELETE" => self.delete(path).await,
             "PATCH" => self.patch(path, body).await,
             "POST" => self.post(path, body).await,
+            "PUT" => self.put(path, body).await,
             other => panic!("no test uses {other}"),
         }
     }
