@@ -53,6 +53,7 @@ pub(crate) const RESERVED_HEADERS: &[&str] = &[
     "x-signature",
     "x-signature-next",
     "traceparent",
+    "tracestate",
     "upgrade",
     "te",
     "trailer",
