@@ -30,10 +30,10 @@ pub enum ActorKind {
     Schedule,
     /// Hands the deliveries of one consumer to the clients that wait for them.
     Pull,
-    /// Calls one upstream.
-    Upstream,
     /// Keeps house: what is done now and then, and what inboxes ask of the hub.
     House,
+    /// Calls one upstream.
+    Upstream,
 }
 
 impl ActorKind {
@@ -49,8 +49,8 @@ impl ActorKind {
         Self::Job,
         Self::Schedule,
         Self::Pull,
-        Self::Upstream,
         Self::House,
+        Self::Upstream,
     ];
 
     /// Its name, bounded for labels.
@@ -67,8 +67,8 @@ impl ActorKind {
             Self::Job => "job",
             Self::Schedule => "schedule",
             Self::Pull => "pull",
-            Self::Upstream => "upstream",
             Self::House => "house",
+            Self::Upstream => "upstream",
         }
     }
 
@@ -84,8 +84,8 @@ impl ActorKind {
             Self::Job => 7,
             Self::Schedule => 8,
             Self::Pull => 9,
-            Self::Upstream => 10,
-            Self::House => 11,
+            Self::House => 10,
+            Self::Upstream => 11,
         }
     }
 }
