@@ -23,6 +23,7 @@
 //! - [`explain`]: why an event did or did not reach a consumer
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
+//! - [`bulk`]: events out to files and in from files: exports and imports
 //! - [`webhook`]: signing and calling the endpoints of customers
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
@@ -33,6 +34,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod bulk;
 pub mod cdc;
 pub mod cli;
 pub mod config;

@@ -60,6 +60,8 @@ problem_kinds! {
     TooLarge = "too-large", 413, false, "The body is too large";
     /// The content type is not one of those accepted.
     UnsupportedMediaType = "unsupported-media-type", 415, false, "The content type is not accepted";
+    /// The range that was asked for lies outside.
+    RangeNotSatisfiable = "range-not-satisfiable", 416, false, "The range lies outside of what is there";
     /// The key has used up its rate.
     RateLimited = "rate-limited", 429, true, "The key's rate limit is reached";
     /// The hub has more work than it can take, or is not ready.

@@ -8,6 +8,8 @@ use actix::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::bulk::{Importer, Works, tidy_bulk};
+use super::bulk_imports::Imports;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
@@ -18,6 +20,7 @@ use super::settings::Settings;
 use super::sources::Sources;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::bulk::Bulk;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
 use crate::ground::clock::{SharedClock, SystemClock};
@@ -174,6 +177,7 @@ impl Hub {
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
+        let imports = Imports::load(Documents::new(Arc::clone(&registry), "import"))?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
         metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
@@ -360,6 +364,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let bulk = Bulk::new(&config, finder.clone(), Arc::clone(&clock), Arc::clone(&random));
         let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
@@ -392,12 +397,16 @@ impl Hub {
             sources,
             jobs,
             replays,
+            bulk,
+            imports,
             sealer,
             policy,
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
-        inner.jobs.begin(Arc::new(inner.replays.clone()));
+        inner.bulk.set_taking(Arc::new(Importer(Arc::downgrade(&inner))));
+        inner.jobs.begin(Arc::new(Works { replays: inner.replays.clone(), bulk: Arc::clone(&inner.bulk) }));
+        threads.core.spawn(tidy_bulk(Arc::downgrade(&inner)));
         threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
         threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
         threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));

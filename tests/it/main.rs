@@ -9,6 +9,8 @@
 mod access;
 mod admin;
 mod bench;
+mod bulk;
+mod bulk_round_trip;
 mod cdc;
 mod cloud_events;
 mod consumers;

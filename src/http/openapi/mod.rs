@@ -14,7 +14,9 @@ mod cdc;
 mod consumers;
 mod dead_letters;
 mod events;
+mod exports;
 mod health;
+mod imports;
 mod jobs;
 mod operation;
 mod replays;
@@ -56,6 +58,8 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         consumers::operations(),
         replays::operations(),
         jobs::operations(),
+        exports::operations(),
+        imports::operations(),
         dead_letters::operations(),
         admin::operations(),
     ]
@@ -98,6 +102,8 @@ fn schemas() -> Map<String, Value> {
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
+        exports::schemas(),
+        imports::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         admin::schemas(),
