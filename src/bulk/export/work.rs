@@ -121,7 +121,7 @@ impl ExportWork {
             Err(StoreError::DiskFull { .. }) => return waits(NO_SPACE),
             Err(error) => return Err(StepError::Again(error.to_string())),
         }
-        if self.open.is_none() && self.bulk.exports_are_full() && self.room_waits <= ROOM_WAITS_MAX {
+        if self.is_between_parts() && self.bulk.exports_are_full() && self.room_waits <= ROOM_WAITS_MAX {
             self.room_waits += 1;
             // Finished exports go first: whoever tidies up is told.
             self.bulk.tidy.notify_one();
@@ -130,9 +130,13 @@ impl ExportWork {
         Ok(None)
     }
 
+    fn is_between_parts(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.is_none())
+    }
+
     /// One export may have half of what all of them may.
     fn is_too_large(&self, place: &ExportPlace) -> bool {
-        self.open.is_none() && place.bytes >= self.bulk.settings().exports_bytes_max / 2
+        self.is_between_parts() && place.bytes >= self.bulk.settings().exports_bytes_max / 2
     }
 
     /// Makes the folder, and removes what no cursor names.

@@ -126,20 +126,26 @@ fn without_own(line: &[u8]) -> Result<(Cow<'_, [u8]>, bool), Problem> {
     Ok((Cow::Owned(cut_members(line, &cuts)), true))
 }
 
-/// The text without these members, each with one of the commas beside it.
+/// The text without these members, each with one of the commas beside it. One that does not stand as it should stays, so
+/// that the text stays none of JSON.
 fn cut_members(line: &[u8], cuts: &[Range<usize>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(line.len());
     let mut at = 0;
     for cut in cuts {
         out.extend_from_slice(&line[at..cut.start]);
-        at = cut.end;
-        let rest = &line[at..];
-        let blank = rest.len() - rest.trim_ascii_start().len();
-        if rest.get(blank) == Some(&b',') {
-            at += blank + 1;
-        } else if out.trim_ascii_end().last() == Some(&b',') {
-            let kept = out.trim_ascii_end().len() - 1;
-            out.truncate(kept);
+        at = cut.start;
+        let after = line[cut.end..].trim_ascii_start();
+        let follows = after.strip_prefix(b",").map(<[u8]>::trim_ascii_start).filter(|next| next.first() == Some(&b'"'));
+        let before = out.trim_ascii_end();
+        match (follows, before.last()) {
+            (Some(next), _) => at = line.len() - next.len(),
+            (None, Some(b',')) => {
+                let kept = before.len() - 1;
+                out.truncate(kept);
+                at = cut.end;
+            }
+            (None, Some(b'{')) if !after.starts_with(b",") => at = cut.end,
+            (None, _) => {}
         }
     }
     out.extend_from_slice(&line[at..]);
@@ -229,6 +235,10 @@ mod tests {
         for line in [
             r#"{"seq":1,}"#,
             r#"{"seq":1 "type":"a.b"}"#,
+            r#"{"type":"a.b" "seq":1}"#,
+            r#"{"type":"a.b","seq":1,}"#,
+            r#"{"type":"a.b" "seq":1,"id":"x"}"#,
+            r#"{"type":"a.b","seq":1,,"id":"x"}"#,
             r#"{,"seq":1,"type":"a.b"}"#,
             r#"{"type":"a.b","seq":1} {"#,
             r#"{"type":"a.b","seq":1"#,
