@@ -2,13 +2,16 @@
 //! (BLK-1, BLK-2).
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tidegate::ground::hash::stable_hash;
 
-use crate::support::{Answer, Api, Hub, items, until};
+use crate::support::{Answer, Api, DEADLINE, Hub, items, until};
 
 /// Publishes events of one org in every style: with and without id, odd numbers, odd key order, odd white space.
 pub(crate) async fn fill(api: &Api, prefix: &str, events: std::ops::Range<u64>) {
@@ -35,6 +38,25 @@ pub(crate) async fn fill(api: &Api, prefix: &str, events: std::ops::Range<u64>) 
     }
 }
 
+/// How many events the large tests have: `BULK_EVENTS`, or few.
+pub(crate) fn many(default: u64) -> u64 {
+    std::env::var("BULK_EVENTS").map_or(default, |text| text.parse().unwrap())
+}
+
+/// Waits as [`until`] does, longer when there are many events.
+pub(crate) async fn until_done<T, Fut: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> Fut) -> T {
+    let patience = DEADLINE + Duration::from_millis(many(0));
+    let found = tokio::time::timeout(patience, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("waited {patience:?} in vain for: {what}"))
+}
+
 /// Makes an export and waits for its end.
 pub(crate) async fn export(api: &Api, wanted: &Value) -> Value {
     let made = api.post("/v1/exports", wanted).await.expect(202).json();
@@ -42,7 +64,7 @@ pub(crate) async fn export(api: &Api, wanted: &Value) -> Value {
 }
 
 pub(crate) async fn wait_export(api: &Api, id: &str) -> Value {
-    let ended = until("the export ends", || async {
+    let ended = until_done("the export ends", || async {
         let export = api.get(&format!("/v1/exports/{id}")).await.expect(200).json();
         (!["queued", "running"].contains(&export["state"].as_str().unwrap())).then_some(export)
     })
@@ -95,6 +117,18 @@ pub(crate) fn events_of(text: &str) -> BTreeMap<String, BTreeMap<String, String>
     events
 }
 
+/// The events of a file by id, each as one number: for so many of them that their texts would not fit.
+pub(crate) fn marks_of(lines: impl BufRead) -> BTreeMap<String, u64> {
+    let mut marks = BTreeMap::new();
+    for line in lines.lines() {
+        for (id, members) in events_of(&line.unwrap()) {
+            let texts: Vec<&str> = members.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
+            assert!(marks.insert(id.clone(), stable_hash(&texts)).is_none(), "{id} is there twice");
+        }
+    }
+    marks
+}
+
 /// Makes an import of this content and waits for its end.
 pub(crate) async fn import(api: &Api, wanted: &Value, content: Vec<u8>) -> Value {
     let id = upload(api, wanted, content).await;
@@ -118,7 +152,7 @@ pub(crate) async fn append(api: &Api, id: &str, offset: u64, content: Vec<u8>) -
 }
 
 pub(crate) async fn wait_import(api: &Api, id: &str) -> Value {
-    until("the import ends", || async {
+    until_done("the import ends", || async {
         let import = api.get(&format!("/v1/imports/{id}")).await.expect(200).json();
         ["done", "failed", "cancelled"].contains(&import["state"].as_str().unwrap()).then_some(import)
     })

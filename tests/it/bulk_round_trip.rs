@@ -1,6 +1,7 @@
 //! Out of one hub and into an empty one: the same events, `seq` and `received_at` aside, also when the process is killed
 //! in the middle of either (BLK-3). How many is `BULK_EVENTS`; unset, as many as a debug build takes in a few seconds.
 
+use std::io::BufReader;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate::ground::random::{SeededRandom, SystemRandom};
 
-use crate::bulk::{append, download, events_of, export, fill, wait_export, wait_import};
-use crate::support::{Api, Hub, until};
+use crate::bulk::{append, download, export, fill, many, marks_of, until_done, wait_export, wait_import};
+use crate::support::{Api, Hub};
 
 const EVENTS_DEFAULT: u64 = 4_000;
 /// Memory that may come over an export and an import of many events.
@@ -18,7 +19,7 @@ const GROWTH_BYTES_MAX: u64 = 400 << 20;
 const MANY: u64 = 500_000;
 
 fn events() -> u64 {
-    std::env::var("BULK_EVENTS").map_or(EVENTS_DEFAULT, |text| text.parse().unwrap())
+    many(EVENTS_DEFAULT)
 }
 
 fn below(bound: u64) -> u64 {
@@ -60,7 +61,6 @@ async fn the_command_line_takes_events_out_of_one_hub_and_into_another_and_they_
     let (from_key, to_key) = (from.key(&scopes, Some("acme")).await, to.key(&scopes, Some("acme")).await);
     let (old, new) = (from.public(&from_key).pooled(), to.public(&to_key).pooled());
     fill(&old, "e", 0..events()).await;
-    let many = events() >= MANY;
     let before = (from.peak_memory_bytes(), to.peak_memory_bytes());
 
     let args = ["--json", "export", "--zstd", "--out", "all.ndjson.zst"];
@@ -74,11 +74,11 @@ async fn the_command_line_takes_events_out_of_one_hub_and_into_another_and_they_
     assert_eq!((&import["accepted"], &import["rejected"]), (&json!(events()), &json!(0)), "{import}");
 
     let again = export(&new, &json!({})).await;
-    let unpacked = zstd::stream::decode_all(std::fs::File::open(dir.path().join("all.ndjson.zst")).unwrap()).unwrap();
-    let wanted = events_of(&String::from_utf8(unpacked).unwrap());
+    let packed = std::fs::File::open(dir.path().join("all.ndjson.zst")).unwrap();
+    let wanted = marks_of(BufReader::new(zstd::stream::Decoder::new(packed).unwrap()));
     assert_eq!(wanted.len() as u64, events());
-    assert!(events_of(&download(&new, &again).await) == wanted, "the events are not the same");
-    if many {
+    assert!(marks_of(download(&new, &again).await.as_bytes()) == wanted, "the events are not the same");
+    if events() >= MANY {
         let grown = (from.peak_memory_bytes() - before.0, to.peak_memory_bytes() - before.1);
         eprintln!("memory grew by {} MiB and {} MiB", grown.0 >> 20, grown.1 >> 20);
         assert!(grown.0.max(grown.1) < GROWTH_BYTES_MAX, "{grown:?}");
@@ -145,7 +145,7 @@ async fn an_export_that_is_killed_again_and_again_has_every_event_once() {
         let acme = hub.public(&key).pooled();
         let done = wait_export(&acme, &id).await;
         assert_eq!((&done["events"], &done["complete"]), (&json!(events()), &json!(true)), "{done}");
-        assert_eq!(events_of(&download(&acme, &done).await).len() as u64, events());
+        assert_eq!(marks_of(download(&acme, &done).await.as_bytes()).len() as u64, events());
         acme.delete(&format!("/v1/exports/{id}")).await.expect(204);
     }
     eprintln!("{runs} exports, {in_the_middle} kills between two parts");
@@ -153,7 +153,7 @@ async fn an_export_that_is_killed_again_and_again_has_every_event_once() {
 
 /// Waits until the import has taken more lines than before, or has ended.
 async fn wait_progress(acme: &Api, id: &str, lines: u64) -> Value {
-    until("the import goes on", || async {
+    until_done("the import goes on", || async {
         let import = acme.get(&format!("/v1/imports/{id}")).await.expect(200).json();
         let moved = import["lines"].as_u64() > Some(lines) || import["state"] == "done";
         moved.then_some(import)
@@ -210,5 +210,6 @@ async fn an_import_that_is_killed_again_and_again_takes_every_line_once_and_what
     );
     eprintln!("{} of {} events were appended again after a kill, and known", count("duplicates"), events());
     let again = export(&acme, &json!({})).await;
-    assert!(events_of(&download(&acme, &again).await) == events_of(&text), "the events are not the same");
+    let same = marks_of(download(&acme, &again).await.as_bytes()) == marks_of(text.as_bytes());
+    assert!(same, "the events are not the same");
 }

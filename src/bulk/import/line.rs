@@ -144,7 +144,7 @@ fn cut_members(line: &[u8], cuts: &[Range<usize>]) -> Vec<u8> {
                 out.truncate(kept);
                 at = cut.end;
             }
-            (None, Some(b'{')) if !after.starts_with(b",") => at = cut.end,
+            (None, Some(b'{')) if after.starts_with(b"}") => at = cut.end,
             (None, _) => {}
         }
     }
