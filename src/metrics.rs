@@ -59,6 +59,10 @@ series! {
     deliveries_deferred: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_deliveries_deferred_total", "Claims given back without an attempt, by reason."), &["reason"]);
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
+    idempotency_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_idempotency_requests_total", "Requests that named an idempotency key, by what they met."), &["outcome"]);
+    idempotency_evicted: IntCounter = IntCounter::new("tidegate_idempotency_evicted_total", "Idempotency keys forgotten before their time, because newer ones needed room.");
+    idempotency_keys: IntGauge = IntGauge::new("tidegate_idempotency_keys", "Idempotency keys that are kept.");
+    idempotency_bytes: IntGauge = IntGauge::new("tidegate_idempotency_answer_bytes", "Bytes of the answers that are kept for idempotency keys.");
     jobs: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_jobs", "Jobs that wait or run, by state."), &["state"]);
     jobs_finished: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_jobs_finished_total", "Jobs that have ended, by kind and state."), &["kind", "state"]);
     job_events: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_job_events_total", "Events that jobs have handed on, by kind of job."), &["kind"]);

@@ -20,6 +20,7 @@ mod publish;
 mod replay;
 mod schedule;
 mod serve;
+mod sources;
 mod tail;
 mod verify;
 mod webhooks;
@@ -81,6 +82,9 @@ enum Command {
     /// Webhooks: endpoints that events are delivered to
     #[command(subcommand)]
     Webhooks(webhooks::Command),
+    /// Sources: addresses that third parties post their webhooks to
+    #[command(subcommand)]
+    Sources(sources::Command),
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -139,6 +143,7 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Schedule(command) => wait(schedule::run(target, output, command)),
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
+        Command::Sources(command) => wait(sources::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Export(args) => wait(export::run(target, output, *args)),

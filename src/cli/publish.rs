@@ -91,7 +91,7 @@ pub struct Envelope {
     #[arg(long, value_name = "TIME", requires = "event_type")]
     #[serde(skip_serializing_if = "Option::is_none")]
     deliver_at: Option<String>,
-    /// Hold it back for so long: seconds, or 90s, 10m, 2h, 7d
+    /// Hold it back for so long: seconds, or 90s, 10m, 2h, 7d, PT1H30M
     #[arg(long, value_name = "TIME", requires = "event_type", conflicts_with = "deliver_at")]
     #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<String>,

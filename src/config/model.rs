@@ -38,6 +38,8 @@ pub struct Config {
     pub pull: Pull,
     /// Circuit breakers of webhooks.
     pub breaker: Breaker,
+    /// Idempotency keys.
+    pub idempotency: Idempotency,
     /// Long work in steps: replays, redrives.
     pub jobs: Jobs,
     /// Exports and imports.
@@ -359,6 +361,28 @@ pub struct Health {
     pub pause_after_ms: u64,
     /// Failures in a row that pause it; 0 means never.
     pub pause_after_failures: u32,
+}
+
+/// Idempotency keys of clients and programs (IDM-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Idempotency {
+    /// How long a key is kept from the first request under it.
+    pub keep_ms: u64,
+    /// How long the same request waits for the answer of the first one.
+    pub wait_ms: u64,
+    /// How long a key is held whose holder does not answer.
+    pub lock_ms: u64,
+    /// Largest answer that is kept; a larger one is recorded as done.
+    pub answer_bytes_max: usize,
+    /// Keys kept for one org; past it the oldest go.
+    pub org_keys_max: usize,
+    /// Bytes of answers kept for one org; past it the oldest go.
+    pub org_bytes_max: u64,
+    /// Keys kept in all.
+    pub keys_max: usize,
+    /// No key younger than this goes to make room; a new one is refused then.
+    pub keep_at_least_ms: u64,
 }
 
 /// Where the key that seals secrets comes from (SEC-6).

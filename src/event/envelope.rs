@@ -62,6 +62,8 @@ pub struct EventMeta {
     pub source_refs: Option<Span>,
     /// The JSON text of `request_context`.
     pub request_context: Option<Span>,
+    /// W3C trace state, beside the trace context.
+    pub tracestate: Option<String>,
 }
 
 /// An event that passed every check and is not yet in the log.

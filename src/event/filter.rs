@@ -131,7 +131,8 @@ const REASON_PATTERNS: usize = 5;
 pub struct EventFilter {
     /// The tenant; none means every org, which only the hub's own consumers may ask for.
     pub org: Option<String>,
-    /// Any of these types; empty means all but the hub's own.
+    /// Any of these types; empty means every type there is, the hub's own among them: a filter that says nothing of types
+    /// does not narrow them.
     pub event_types: Vec<TypePattern>,
     /// The channel.
     pub channel: Option<String>,
@@ -207,8 +208,8 @@ impl EventFilter {
         if self.org.as_ref().is_some_and(|org| *org != meta.org) {
             return Decision::NoMatch(Clause::Org);
         }
-        let named = self.event_types.iter().any(|pattern| pattern.matches(&meta.event_type));
-        if !named && (!self.event_types.is_empty() || is_own(&meta.event_type)) {
+        let named = self.event_types.is_empty() || self.event_types.iter().any(|one| one.matches(&meta.event_type));
+        if !named {
             return Decision::NoMatch(Clause::Type);
         }
         if !scope(&self.channel, &meta.channel) {

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 pub(super) use self::checks::check_type_name;
 use self::checks::{
     default_ordering_key, deliver_at, identifier, object_within, occurred_at, org_of, request_context, required_type,
-    schema_version, source_refs, string, traceparent,
+    schema_version, source_refs, string, traceparent, tracestate,
 };
 use super::envelope::{Draft, EventMeta, Span};
 use super::json::{StructureFault, StructureScan};
@@ -27,6 +27,7 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::uuid_v7;
 use crate::ground::limits;
 use crate::ground::random::Random;
+pub use checks::not_reserved;
 
 /// What an event is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,7 @@ fields! {
     OrderingKey = "ordering_key",
     RequestContext = "request_context",
     Traceparent = "traceparent",
+    Tracestate = "tracestate",
     DeliverAt = "deliver_at",
     Delay = "delay",
 }
@@ -205,6 +207,7 @@ pub fn parse_event(body: &Bytes, rules: &ParseRules<'_>) -> Result<Draft, Proble
             .map(|_| span(Field::Metadata))?,
         source_refs: source_refs(raw_of(Field::SourceRefs)).map(|()| span(Field::SourceRefs))?,
         request_context: span(Field::RequestContext),
+        tracestate: tracestate(raw_of(Field::Tracestate), raw_of(Field::Traceparent))?,
     };
     let deliver_at = deliver_at(raw_of(Field::DeliverAt), raw_of(Field::Delay), rules.now)?;
     let body = Bytes::copy_from_slice(object.as_bytes());

@@ -78,6 +78,8 @@ pub fn standard(event: &Event) -> Bytes {
         metadata,
         source_refs,
         request_context,
+        // Travels in the header of the same name.
+        tracestate: _,
     } = &event.meta;
     let mut out = Vec::with_capacity(event.body.len() + 256);
     out.push(b'{');

@@ -52,6 +52,14 @@ problem_kinds! {
     IdConflict = "id-conflict", 409, false, "The id belongs to another event";
     /// The thing was changed meanwhile, or is in a state that forbids this.
     Conflict = "conflict", 409, false, "The state does not allow this";
+    /// The first request with the idempotency key is still being answered, or was never.
+    IdempotencyBusy = "idempotency-busy", 409, true, "The first request with the key is still being answered";
+    /// What the idempotency key is for was done; its answer was too large to be kept.
+    IdempotencyDone = "idempotency-done", 409, false, "It was done before, and its answer was not kept";
+    /// The idempotency key was used for another request.
+    IdempotencyMismatch = "idempotency-mismatch", 422, false, "The key was used for another request";
+    /// There is no room for another idempotency key.
+    IdempotencyFull = "idempotency-full", 429, true, "Too many idempotency keys are kept";
     /// It was there and is no longer kept.
     Gone = "gone", 410, false, "It is no longer kept";
     /// The tokens of deliveries count no longer.

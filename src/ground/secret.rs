@@ -121,9 +121,15 @@ impl Sealer {
     /// Seals `secret` for `context`.
     #[must_use]
     pub fn seal(&self, secret: &Secret, context: &str, random: &dyn Random) -> Vec<u8> {
+        self.seal_bytes(secret.expose().as_bytes(), context, random)
+    }
+
+    /// Seals bytes that may hold secrets for `context`.
+    #[must_use]
+    pub fn seal_bytes(&self, bytes: &[u8], context: &str, random: &dyn Random) -> Vec<u8> {
         let mut nonce = [0_u8; NONCE_BYTES];
         random.fill(&mut nonce);
-        let payload = Payload { msg: secret.expose().as_bytes(), aad: context.as_bytes() };
+        let payload = Payload { msg: bytes, aad: context.as_bytes() };
         let mut out = nonce.to_vec();
         #[expect(clippy::expect_used, reason = "encryption into a growing Vec fails only past 256 GiB")]
         out.extend(self.cipher.encrypt(&XNonce::from(nonce), payload).expect("a secret is short"));
@@ -135,11 +141,19 @@ impl Sealer {
     /// # Errors
     /// When key, context or bytes are others.
     pub fn open(&self, sealed: &[u8], context: &str) -> Result<Secret, SecretError> {
+        let bytes = self.open_bytes(sealed, context)?;
+        String::from_utf8(bytes).map(Secret::new).map_err(|_| SecretError::Unsealable)
+    }
+
+    /// Opens what [`Sealer::seal_bytes`] made for the same `context`.
+    ///
+    /// # Errors
+    /// When key, context or bytes are others.
+    pub fn open_bytes(&self, sealed: &[u8], context: &str) -> Result<Vec<u8>, SecretError> {
         let (nonce, cipher_text) = sealed.split_at_checked(NONCE_BYTES).ok_or(SecretError::Unsealable)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| SecretError::Unsealable)?;
         let payload = Payload { msg: cipher_text, aad: context.as_bytes() };
-        let bytes = self.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| SecretError::Unsealable)?;
-        String::from_utf8(bytes).map(Secret::new).map_err(|_| SecretError::Unsealable)
+        self.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| SecretError::Unsealable)
     }
 }
 

@@ -78,6 +78,8 @@ pub struct NewEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     deliver_at: Option<String>,
     #[serde(skip_serializing_if = "RequestContext::is_empty")]
     request_context: RequestContext,
@@ -119,6 +121,7 @@ impl NewEvent {
             schema_version: None,
             ordering_key: None,
             traceparent: None,
+            tracestate: None,
             deliver_at: None,
             request_context: RequestContext::default(),
             metadata: None,
@@ -216,6 +219,7 @@ impl NewEvent {
         }
         if self.traceparent.is_none() {
             self.traceparent.clone_from(&meta.traceparent);
+            self.tracestate.clone_from(&meta.tracestate);
         }
         let context = &mut self.request_context;
         context.causation_id.get_or_insert_with(|| meta.id.clone());

@@ -8,6 +8,7 @@ use actix_web::{HttpMessage as _, HttpRequest};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::idempotency::note_allowed;
 use super::{App, Listener};
 use crate::ground::clock::UnixMs;
 use crate::ground::context::WriteContext;
@@ -117,18 +118,35 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Who asks, whatever it may do; none when nobody knows.
+pub(crate) fn identify(app: &App, request: &HttpRequest) -> Option<Principal> {
+    match app.listener {
+        Listener::Admin => is_admin(app, bearer(request)?).then_some(Principal::Admin),
+        Listener::Public => {
+            let text = header(request, "x-api-key").or_else(|| bearer(request))?;
+            app.hub.keys().find(text, app.hub.clock().now()).map(Principal::Key)
+        }
+    }
+}
+
+fn is_admin(app: &App, token: &str) -> bool {
+    let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    bool::from(digest.ct_eq(&app.admin_token))
+}
+
 /// The principal, when it may do what needs `scope`.
 pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Result<Principal, Problem> {
+    let principal = check(app, request, scope)?;
+    note_allowed(request, &[scope]);
+    Ok(principal)
+}
+
+fn check(app: &App, request: &HttpRequest, scope: Scope) -> Result<Principal, Problem> {
     let refused = |detail: &str| Problem::new(ProblemKind::Unauthorized, detail);
     match app.listener {
         Listener::Admin => {
             let token = bearer(request).ok_or_else(|| refused("send Authorization: Bearer with the admin token"))?;
-            let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-            if bool::from(digest.ct_eq(&app.admin_token)) {
-                Ok(Principal::Admin)
-            } else {
-                Err(refused("this is not the admin token"))
-            }
+            if is_admin(app, token) { Ok(Principal::Admin) } else { Err(refused("this is not the admin token")) }
         }
         Listener::Public => {
             let text = header(request, "x-api-key").or_else(|| bearer(request));
@@ -150,9 +168,12 @@ pub(crate) fn authorize(app: &App, request: &HttpRequest, scope: Scope) -> Resul
 pub(crate) fn authorize_any(app: &App, request: &HttpRequest, scopes: &[Scope]) -> Result<Principal, Problem> {
     let mut refusal = Problem::new(ProblemKind::Forbidden, "no scope allows this");
     for scope in scopes {
-        match authorize(app, request, *scope) {
+        match check(app, request, *scope) {
             Err(problem) if problem.kind == ProblemKind::Forbidden => refusal = problem,
-            decided => return decided,
+            decided => {
+                note_allowed(request, scopes);
+                return decided;
+            }
         }
     }
     Err(refusal)

@@ -14,6 +14,7 @@ use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
+use crate::ground::ids::ConsumerId;
 use crate::ground::limits::{ERROR_CHARS_MAX, RETRY_DELAY_MS_MAX};
 use crate::hub::{DeliveryForm, PULL_MAX, Page, Scope, TOKENS_MAX};
 use crate::inbox::messages::{Judged, Verdict};
@@ -68,6 +69,18 @@ pub(crate) async fn show(app: Shared, request: HttpRequest, name: web::Path<Stri
     let org = org_of(&request, &principal)?;
     let record = app.hub.consumer(&name, org.as_deref())?;
     Ok(json(StatusCode::OK, &app.hub.consumer_with_standing(&record).await))
+}
+
+/// `GET /v1/consumers/{name}/attempts`, newest first
+pub(crate) async fn attempts(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
+    let principal = authorize_any(&app, &request, LOOKERS)?;
+    let params = Params::read(&request, &["org", "cursor", "limit"])?;
+    let org = scoped_org(params.text("org"), principal.org())?;
+    let consumer = ConsumerId::new(&app.hub.consumer(&name, org.as_deref())?.id);
+    let (limit, cursor) = (params.limit()?, params.text("cursor"));
+    app.hub.publish_attempts(&consumer).await;
+    let found = app.hub.blocking(move |hub| hub.attempts(&consumer, cursor.as_deref(), limit)).await?;
+    Ok(page("items", found))
 }
 
 /// `PATCH /v1/consumers/{name}`

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::answer::{Answer, json as json_answer, text};
 use super::auth::{Principal, authorize, write_context};
 use super::cloud_events::{Form, form_of, form_of_elements, read};
+use super::idempotency::name_event;
 use super::params::Params;
 use super::{App, Shared, body};
 use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
-use crate::event::parse::{ParseRules, parse_event, split_array};
+use crate::event::parse::{ParseRules, not_reserved, parse_event, split_array};
 use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
@@ -20,7 +21,7 @@ use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
 use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
 use crate::store::Appended;
-use crate::trace::TraceContext;
+use crate::trace::{TraceContext, read_tracestate};
 
 /// Consumers of one explanation when the client does not say.
 pub(super) const EXPLAINED_DEFAULT: usize = 50;
@@ -31,32 +32,45 @@ pub(super) const EXPLAINED_MAX: usize = 200;
 pub(super) fn parse(
     app: &App,
     principal: &Principal,
-    trace: Option<TraceContext>,
+    trace: Option<&RequestTrace>,
     body: &Bytes,
 ) -> Result<Draft, Problem> {
     parse_with(app, principal, trace, |rules| parse_event(body, rules))
 }
 
+/// The trace that a request is part of.
+#[derive(Clone, Debug)]
+pub(super) struct RequestTrace {
+    context: TraceContext,
+    state: Option<String>,
+}
+
 /// The trace that a request is part of, for events that name none. A header that is not valid, or is there twice, counts
-/// as absent (W3C Trace Context).
-pub(super) fn trace_of(request: &HttpRequest) -> Option<TraceContext> {
+/// as absent; a trace state may be cut into several headers (W3C Trace Context).
+pub(super) fn trace_of(request: &HttpRequest) -> Option<RequestTrace> {
     let mut given = request.headers().get_all("traceparent");
     let header = given.next()?.to_str().ok()?;
-    given.next().is_none().then(|| TraceContext::parse(header)).flatten()
+    let context = given.next().is_none().then(|| TraceContext::parse(header)).flatten()?;
+    let states: Result<Vec<&str>, _> = request.headers().get_all("tracestate").map(|state| state.to_str()).collect();
+    let state = states.ok().and_then(|states| read_tracestate(&states.join(",")));
+    Some(RequestTrace { context, state })
 }
 
 /// Reads one event of any form for a principal; a refusal is counted.
 fn parse_with(
     app: &App,
     principal: &Principal,
-    trace: Option<TraceContext>,
+    trace: Option<&RequestTrace>,
     read: impl FnOnce(&ParseRules<'_>) -> Result<Draft, Problem>,
 ) -> Result<Draft, Problem> {
-    let mut draft = read(&app.hub.parse_rules(principal.org(), principal.org())).inspect_err(|problem| {
+    let read = read(&app.hub.parse_rules(principal.org(), principal.org()));
+    let read = read.and_then(|draft| not_reserved(&draft.meta).map(|()| draft));
+    let mut draft = read.inspect_err(|problem| {
         app.hub.metrics().events_refused.with_label_values(&[problem.kind.slug()]).inc();
     })?;
-    if draft.meta.traceparent.is_none() {
-        draft.meta.traceparent = trace.map(|trace| trace.to_header());
+    if let (None, Some(trace)) = (&draft.meta.traceparent, trace) {
+        draft.meta.traceparent = Some(trace.context.to_header());
+        draft.meta.tracestate.clone_from(&trace.state);
     }
     Ok(draft)
 }
@@ -114,7 +128,9 @@ pub(crate) async fn publish(app: Shared, request: HttpRequest, mut payload: web:
     }
     let limit = app.hub.config().limits.event_bytes_max;
     let bytes = body::read(&app, &request, &mut payload, limit).await?;
-    let draft = parse_with(&app, &principal, trace_of(&request), |rules| read(form, &request, &bytes, rules))?;
+    let mut draft =
+        parse_with(&app, &principal, trace_of(&request).as_ref(), |rules| read(form, &request, &bytes, rules))?;
+    name_event(&request, 0, &mut draft);
     let id = draft.meta.id.clone();
     let context = || write_context(&app, &request, &principal);
     let accepted = app.hub.accept(vec![draft], false, context).await?.pop();
@@ -171,8 +187,9 @@ async fn take_batch(
     let mut drafts = Vec::with_capacity(elements.len());
     let mut parsed = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {
-        match parse_with(app, principal, trace, |rules| read(form, request, element, rules)) {
-            Ok(draft) => {
+        match parse_with(app, principal, trace.as_ref(), |rules| read(form, request, element, rules)) {
+            Ok(mut draft) => {
+                name_event(request, at, &mut draft);
                 parsed.push(Ok(draft.meta.id.clone()));
                 drafts.push(draft);
             }

@@ -13,6 +13,7 @@ mod deliveries;
 mod events;
 mod exports;
 mod health;
+mod idempotency;
 mod imports;
 mod jobs;
 mod openapi;
@@ -29,8 +30,8 @@ mod webhooks;
 
 pub use server::{Addresses, Servers, start};
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 
 use actix_web::web::{self, ServiceConfig};
 use prometheus::IntCounter;
@@ -69,8 +70,8 @@ pub(crate) struct App {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Turns true at the stop: answers that have no end of their own end.
     pub(crate) ending: tokio::sync::watch::Receiver<bool>,
-    /// The OpenAPI document of this listener.
-    pub(crate) openapi: bytes::Bytes,
+    /// The OpenAPI document of this listener, written when it is first asked for: megabytes while it is put together.
+    pub(crate) openapi: OnceLock<bytes::Bytes>,
     /// Answers by status class, 1xx to 5xx.
     pub(crate) answers: [IntCounter; 5],
 }

@@ -1,8 +1,8 @@
 //! The two listeners: bound, run, and stopped in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle, Service as _};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::auth::RateSpent;
-use super::{App, Listener, openapi, routes};
+use super::{App, Listener, idempotency, routes};
 use crate::ground::secret::Secret;
 use crate::hub::Hub;
 
@@ -50,10 +50,10 @@ impl std::fmt::Debug for Servers {
 }
 
 /// One request being answered; counts as long as it lives.
-struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn begin(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(count))
     }
@@ -91,13 +91,14 @@ fn bind(
         in_flight: Arc::clone(in_flight),
         stopping: Arc::clone(stopping),
         ending: ending.subscribe(),
-        openapi: openapi::text(listener, &hub.config().limits),
+        openapi: OnceLock::new(),
         answers: counters(hub, listener),
     });
     let server = HttpServer::new(move || {
         let counted = app.clone();
         WebApp::new()
             .app_data(app.clone())
+            .wrap(idempotency::Idempotent { app: app.clone() })
             .wrap_fn(move |request, service| {
                 let begun = InFlight::begin(&counted.in_flight);
                 let app = counted.clone();

@@ -11,12 +11,11 @@ use futures_util::stream;
 
 use super::answer::Answer;
 use super::auth::{Principal, authorize, write_context};
-use super::events::{error_result, parse, result, streaming, trace_of};
+use super::events::{RequestTrace, error_result, parse, result, streaming, trace_of};
 use super::{Shared, body};
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::hub::Scope;
-use crate::trace::TraceContext;
 
 /// Lines appended together.
 const GROUP_LINES_MAX: usize = 256;
@@ -70,7 +69,7 @@ impl Cutter {
 struct State {
     app: Shared,
     principal: Principal,
-    trace: Option<TraceContext>,
+    trace: Option<RequestTrace>,
     context: WriteContext,
     payload: web::Payload,
     cutter: Cutter,
@@ -130,7 +129,7 @@ impl State {
             let draft = match line {
                 Line::Text(text) => {
                     bytes += text.len();
-                    parse(&self.app, &self.principal, self.trace, &text)
+                    parse(&self.app, &self.principal, self.trace.as_ref(), &text)
                 }
                 Line::TooLong => {
                     let limit = format!("at most {} bytes", self.cutter.line_bytes_max);

@@ -100,6 +100,7 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  DELETE "/v1/consumers/{name}"                => consumers::delete;
     Both  POST   "/v1/consumers/{name}/pause"          => consumers::pause;
     Both  POST   "/v1/consumers/{name}/resume"         => consumers::resume;
+    Both  GET    "/v1/consumers/{name}/attempts"       => consumers::attempts;
     Both  POST   "/v1/consumers/{name}/pull"           => consumers::pull;
     Both  POST   "/v1/consumers/{name}/ack"            => consumers::ack;
     Both  POST   "/v1/consumers/{name}/nak"            => consumers::nak;

@@ -248,6 +248,11 @@ impl Consuming {
         // A trace context was checked when the event came in: it has no character that JSON escapes.
         if let (DeliveryForm::Standard, Some(traceparent)) = (form, &event.meta.traceparent) {
             out.extend_from_slice(format!(",\"traceparent\":\"{traceparent}\"").as_bytes());
+            if let Some(tracestate) = &event.meta.tracestate {
+                out.extend_from_slice(
+                    format!(",\"tracestate\":{}", serde_json::Value::from(tracestate.as_str())).as_bytes(),
+                );
+            }
         }
         let rest = format!(
             ",\"token\":\"{token}\",\"attempt\":{},\"lease_until\":\"{}\"}}",

@@ -31,6 +31,7 @@ mod directory;
 mod documents;
 mod explain;
 mod handlers;
+mod idempotent;
 mod jobs;
 mod keys;
 mod letters;
@@ -59,7 +60,8 @@ use tokio::sync::oneshot;
 use crate::bulk::Bulk;
 use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
-use crate::event::parse::{ParseRules, parse_event};
+use crate::event::envelope::Draft;
+use crate::event::parse::{ParseRules, not_reserved, parse_event};
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
@@ -67,6 +69,7 @@ use crate::ground::ids::Seq;
 use crate::ground::random::SharedRandom;
 use crate::ground::secret::Sealer;
 use crate::handler::{HandlerRegistry, NewEvent, Receipt};
+use crate::idempotency::Idempotency;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::Jobs;
@@ -77,7 +80,7 @@ use crate::replay::ReplayParts;
 use crate::router::RouterActor;
 use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
-use crate::supervise::{ActorKind, Handle, Health};
+use crate::supervise::{ActorKind, Handle, Health, PanicSwitch};
 use crate::trace::Tracer;
 use crate::webhook::guard::AddressPolicy;
 
@@ -89,6 +92,8 @@ pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
 pub use documents::{Documents, store_problem};
 pub use explain::ExplainQuery;
+pub(crate) use idempotent::key_problem;
+pub use idempotent::{Once, OnceKey};
 pub use keys::{Key, Keys, Scope};
 pub use letters::{LetterQuery, LetterState, REASON_CHARS_MAX};
 pub use open::{HubError, HubOptions};
@@ -131,6 +136,7 @@ struct Inner {
     pulls: pulls::Pulls,
     owners: owner::Owners,
     settings: settings::Settings,
+    idempotency: Arc<Idempotency>,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
     bulk: Arc<Bulk>,
@@ -138,6 +144,8 @@ struct Inner {
     sources: sources::Sources,
     sealer: Sealer,
     policy: AddressPolicy,
+    /// Makes housekeeping panic, for tests.
+    house_panics: PanicSwitch,
     stopping: AtomicBool,
     threads: parking_lot::Mutex<Option<open::ThreadsLife>>,
 }
@@ -185,6 +193,16 @@ impl Hub {
     /// As [`Hub::publish`].
     pub async fn publish_json(&self, body: Bytes) -> Result<Receipt, Problem> {
         let draft = parse_event(&body, &self.parse_rules(None, None))?;
+        not_reserved(&draft.meta)?;
+        self.publish_draft(draft).await
+    }
+
+    /// Publishes an event of the hub's own, given as JSON text, and waits until it is durable.
+    pub(crate) async fn publish_own_json(&self, body: Bytes) -> Result<Receipt, Problem> {
+        self.publish_draft(parse_event(&body, &self.parse_rules(None, None))?).await
+    }
+
+    async fn publish_draft(&self, draft: Draft) -> Result<Receipt, Problem> {
         let id = draft.meta.id.clone();
         let context =
             || WriteContext { by: "program".to_owned(), at: self.inner.clock.now(), ..WriteContext::default() };
@@ -358,6 +376,9 @@ impl Hub {
         let (scheduled, scheduled_bytes) = inner.book.size();
         metrics.scheduled.set(gauge(scheduled as u64));
         metrics.scheduled_bytes.set(gauge(scheduled_bytes));
+        let (keys, key_bytes) = inner.idempotency.size();
+        metrics.idempotency_keys.set(gauge(keys as u64));
+        metrics.idempotency_bytes.set(gauge(key_bytes));
         metrics.log_head.set(gauge(inner.engine.head().0));
         metrics.log_earliest.set(gauge(inner.engine.earliest().0));
         metrics.ingest_queue_bytes.set(gauge(inner.gate.held() as u64));
@@ -392,6 +413,12 @@ impl Hub {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    /// The idempotency keys.
+    #[must_use]
+    pub fn idempotency(&self) -> &Arc<Idempotency> {
+        &self.inner.idempotency
     }
 
     /// The change feed.

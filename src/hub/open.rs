@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use actix::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::bulk::{Importer, Works, tidy_bulk};
@@ -13,7 +15,7 @@ use super::bulk_imports::Imports;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
-use super::owner::{self, Notices, Owners, keep_house};
+use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
 use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
@@ -29,6 +31,7 @@ use crate::ground::ids::ConsumerId;
 use crate::ground::random::{SharedRandom, SystemRandom};
 use crate::ground::secret::SecretError;
 use crate::handler::HandlerRegistry;
+use crate::idempotency::Idempotency;
 use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
@@ -42,7 +45,7 @@ use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
-use crate::supervise::{ActorKind, Health, RestartBudget, supervise};
+use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
 use crate::trace::{TraceError, Tracer};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
@@ -210,6 +213,14 @@ impl Hub {
             lanes.push((arbiter.clone(), outbound));
         }
 
+        let idempotency = Idempotency::load(
+            engine.clone(),
+            config.idempotency.clone(),
+            sealer.clone(),
+            Arc::clone(&random),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )?;
         let jobs = Jobs::load(JobsParts {
             registry: jobs_registry,
             arbiters: threads.lanes.clone(),
@@ -395,23 +406,65 @@ impl Hub {
             owners,
             settings,
             sources,
+            idempotency,
             jobs,
             replays,
             bulk,
             imports,
             sealer,
             policy,
+            house_panics: PanicSwitch::default(),
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
         inner.bulk.set_taking(Arc::new(Importer(Arc::downgrade(&inner))));
         inner.jobs.begin(Arc::new(Works { replays: inner.replays.clone(), bulk: Arc::clone(&inner.bulk) }));
-        threads.core.spawn(tidy_bulk(Arc::downgrade(&inner)));
-        threads.core.spawn(keep_house(Arc::downgrade(&inner), noticed, Arc::clone(&inner.clock)));
-        threads.core.spawn(expire_consumers(Arc::downgrade(&inner)));
-        threads.core.spawn(save_key_uses(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
-        threads.core.spawn(forget_old_secrets(Arc::downgrade(&inner), Arc::clone(&inner.clock)));
+        begin_housekeeping(&threads.core, &inner, noticed);
         Ok(Hub { inner })
+    }
+}
+
+/// Begins what is done now and then, each in a task of its own that outlives its panics.
+fn begin_housekeeping(core: &ArbiterHandle, inner: &Arc<Inner>, noticed: mpsc::UnboundedReceiver<Noticed>) {
+    let keep = |life: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>| {
+        keep_running(core, ActorKind::House, &inner.health, &inner.house_panics, life);
+    };
+    let (hub, clock) = (Arc::downgrade(inner), Arc::clone(&inner.clock));
+    let notices = Arc::new(NoticeQueue::new(noticed));
+    keep(Box::new({
+        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
+        move || keep_house(hub.clone(), Arc::clone(&notices), Arc::clone(&clock)).boxed()
+    }));
+    keep(Box::new({
+        let hub = hub.clone();
+        move || expire_consumers(hub.clone()).boxed()
+    }));
+    keep(Box::new({
+        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
+        move || save_key_uses(hub.clone(), Arc::clone(&clock)).boxed()
+    }));
+    keep(Box::new({
+        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
+        move || forget_old_secrets(hub.clone(), Arc::clone(&clock)).boxed()
+    }));
+    keep(Box::new({
+        let hub = hub.clone();
+        move || tidy_bulk(hub.clone()).boxed()
+    }));
+    keep(Box::new(move || forget_old_keys(hub.clone(), Arc::clone(&clock)).boxed()));
+}
+
+/// How often idempotency keys whose time is over are forgotten.
+const SWEEP_KEYS_EVERY: Duration = Duration::from_secs(60);
+
+/// Forgets idempotency keys whose time is over, every now and then, until the hub ends.
+async fn forget_old_keys(hub: Weak<Inner>, clock: SharedClock) {
+    loop {
+        clock.sleep(SWEEP_KEYS_EVERY).await;
+        let Some(inner) = hub.upgrade() else { return };
+        if let Err(error) = inner.idempotency.sweep().await {
+            tracing::warn!(%error, "old idempotency keys are not taken out of the store yet");
+        }
     }
 }
 

@@ -114,6 +114,8 @@ impl Hub {
                 let consumers = inner.directory.consumers();
                 return Some(consumers.iter().map(|consumer| consumer.panic_all()).sum());
             }
+            "panic-house" => return Some(inner.house_panics.panic_all()),
+            "hold-answers" => inner.idempotency.hold_recordings(true),
             "fail-commit" => inner.engine.faults().fail_commits.store(1, Ordering::Relaxed),
             _ => return None,
         }

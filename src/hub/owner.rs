@@ -63,7 +63,7 @@ pub(super) struct Owners {
 pub(super) struct Notices {
     pub(super) alerts: Arc<Mutex<Alerts>>,
     pub(super) noted: Arc<Notify>,
-    pub(super) sender: mpsc::UnboundedSender<(ConsumerId, Notice)>,
+    pub(super) sender: mpsc::UnboundedSender<Noticed>,
 }
 
 impl Notices {
@@ -79,6 +79,65 @@ impl Notices {
         }
         // The receiver lives as long as the hub.
         self.sender.send((consumer.clone(), notice)).ok();
+    }
+}
+
+/// What an inbox has told.
+pub(super) type Noticed = (ConsumerId, Notice);
+
+/// Times a notice is begun at most: what makes housekeeping panic twice is passed over.
+const NOTICE_TRIES: u32 = 2;
+
+/// What inboxes have told, outlasting the lives of who heeds it: what a panic interrupts is begun again. Whoever is told
+/// twice knows it by the number of the change (OE-1).
+pub(super) struct NoticeQueue(tokio::sync::Mutex<Told>);
+
+struct Told {
+    noticed: mpsc::UnboundedReceiver<Noticed>,
+    begun: Option<(Noticed, u32)>,
+}
+
+impl NoticeQueue {
+    pub(super) fn new(noticed: mpsc::UnboundedReceiver<Noticed>) -> Self {
+        Self(tokio::sync::Mutex::new(Told { noticed, begun: None }))
+    }
+
+    /// The next notice, which stays the next one until [`NoticeQueue::heeded`]; none when the hub has ended. Dropping the
+    /// wait loses nothing.
+    async fn next(&self) -> Option<Noticed> {
+        let mut told = self.0.lock().await;
+        let Told { noticed, begun } = &mut *told;
+        match begun {
+            Some((notice, tries)) if *tries < NOTICE_TRIES => {
+                *tries += 1;
+                return Some(notice.clone());
+            }
+            Some((notice, _)) => {
+                tracing::error!(consumer = %notice.0, "a notice that made housekeeping panic is passed over")
+            }
+            None => {}
+        }
+        *begun = None;
+        let notice = noticed.recv().await?;
+        *begun = Some((notice.clone(), 1));
+        Some(notice)
+    }
+
+    async fn heeded(&self) {
+        self.0.lock().await.begun = None;
+    }
+}
+
+/// Alerts whose time has come. Those that are not on the log when this is dropped, by a panic too, wait again.
+struct DueAlerts<'a> {
+    alerts: &'a Mutex<Alerts>,
+    rest: Vec<Alert>,
+}
+
+impl Drop for DueAlerts<'_> {
+    fn drop(&mut self) {
+        let mut alerts = self.alerts.lock();
+        self.rest.drain(..).for_each(|alert| alerts.put_back(alert));
     }
 }
 
@@ -270,7 +329,7 @@ impl Hub {
 
     /// Publishes an event of the hub's own. False when it must be tried again.
     async fn publish_own(&self, event_type: &str, body: &Value) -> bool {
-        match self.publish_json(Bytes::from(body.to_string())).await {
+        match self.publish_own_json(Bytes::from(body.to_string())).await {
             Ok(receipt) => {
                 if !receipt.duplicate {
                     self.inner.metrics.owner_events.with_label_values(&[event_type]).inc();
@@ -290,11 +349,15 @@ impl Hub {
 
     /// Puts the alerts whose time has come on the log.
     async fn raise_alerts(&self) {
-        let due = self.inner.owners.alerts.lock().take_due(self.inner.clock.now());
-        for alert in due {
-            let (event_type, body) = self.alert_event(&alert);
-            if !self.publish_own(event_type, &body).await {
-                self.inner.owners.alerts.lock().put_back(alert);
+        let alerts = &self.inner.owners.alerts;
+        let mut due = DueAlerts { alerts, rest: alerts.lock().take_due(self.inner.clock.now()) };
+        let mut at = 0;
+        while let Some(alert) = due.rest.get(at) {
+            let (event_type, body) = self.alert_event(alert);
+            if self.publish_own(event_type, &body).await {
+                due.rest.remove(at);
+            } else {
+                at += 1;
             }
         }
     }
@@ -380,11 +443,7 @@ impl Hub {
 }
 
 /// Does what inboxes ask of the hub and tells owners, until the hub ends.
-pub(super) async fn keep_house(
-    hub: Weak<Inner>,
-    mut noticed: mpsc::UnboundedReceiver<(ConsumerId, Notice)>,
-    clock: SharedClock,
-) {
+pub(super) async fn keep_house(hub: Weak<Inner>, notices: Arc<NoticeQueue>, clock: SharedClock) {
     let Some(inner) = hub.upgrade() else { return };
     let (noted, alerts) = (Arc::clone(&inner.owners.noted), Arc::clone(&inner.owners.alerts));
     Hub { inner }.catch_up_with_owners().await;
@@ -394,7 +453,7 @@ pub(super) async fn keep_house(
         let until = next_alert.map_or(tidy_at, |at| at.min(tidy_at));
         let sleep = clock.sleep(Duration::from_millis(until.since_ms(clock.now())));
         let notice = tokio::select! {
-            notice = noticed.recv() => match notice {
+            notice = notices.next() => match notice {
                 Some(notice) => Some(notice),
                 None => return,
             },
@@ -405,6 +464,7 @@ pub(super) async fn keep_house(
         let hub = Hub { inner };
         if let Some((consumer, notice)) = notice {
             hub.take_notice(&consumer, notice).await;
+            notices.heeded().await;
         }
         hub.raise_alerts().await;
         if clock.now() >= tidy_at {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 
 use super::{Accepted, Documents, Hub};
-use crate::event::parse::parse_event;
+use crate::event::parse::{not_reserved, parse_event};
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
@@ -244,7 +244,9 @@ impl Hub {
             let text = envelope(name, kind, record.org.as_deref(), &record.mapping, &delivered);
             // The org is the source's own; without one its mapping says.
             let rules = self.parse_rules(record.org.as_deref(), record.org.as_deref());
-            parse_event(&Bytes::from(text), &rules).inspect_err(|_| count("refused"))?
+            let draft = parse_event(&Bytes::from(text), &rules);
+            let draft = draft.and_then(|draft| not_reserved(&draft.meta).map(|()| draft));
+            draft.inspect_err(|_| count("refused"))?
         };
         let id = draft.meta.id.clone();
         let by = format!("source:{name}");

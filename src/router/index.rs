@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::event::envelope::Event;
 use crate::event::filter::subject::Subject;
-use crate::event::filter::{Decision, EventFilter, TypePattern, is_own};
+use crate::event::filter::{Decision, EventFilter, OWN_PREFIX, TypePattern, is_own};
 
 /// A subscription in one place of the index.
 #[derive(Clone, Debug)]
@@ -173,6 +173,10 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
     }
 }
 
+/// Every type there is: those of producers, and the hub's own.
+static EVERY_TYPE: LazyLock<[TypePattern; 2]> =
+    LazyLock::new(|| [TypePattern::All, TypePattern::Prefix(OWN_PREFIX.trim_end_matches('.').to_owned())]);
+
 /// The patterns under which a filter is indexed: those that no other of its patterns covers (`IX-1`).
 fn indexed_patterns(filter: &EventFilter) -> impl Iterator<Item = &TypePattern> {
     let patterns = &filter.event_types;
@@ -183,8 +187,8 @@ fn indexed_patterns(filter: &EventFilter) -> impl Iterator<Item = &TypePattern> 
         };
         (0..patterns.len()).any(covers)
     };
-    let all = patterns.is_empty().then_some(&TypePattern::All);
-    all.into_iter().chain((0..patterns.len()).filter(move |&at| !covered(at)).map(move |at| &patterns[at]))
+    let every: &[TypePattern] = if patterns.is_empty() { &*EVERY_TYPE } else { &[] };
+    every.iter().chain((0..patterns.len()).filter(move |&at| !covered(at)).map(move |at| &patterns[at]))
 }
 
 #[cfg(test)]
@@ -236,6 +240,11 @@ mod tests {
         assert_eq!(found(&index, &event("acme", "invoice.paid.late", None)), [1, 2, 4]);
         assert_eq!(found(&index, &event("acme", "invoice", None)), [2, 4]);
         assert_eq!(found(&index, &event("other", "invoice.paid", None)), [3]);
+        assert_eq!(
+            found(&index, &event("acme", "tidegate.webhook.paused", None)),
+            [4],
+            "`*` does not mean the hub's own"
+        );
     }
 
     #[test]
@@ -251,7 +260,8 @@ mod tests {
     }
 
     fn name() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab"]), 1..4).prop_map(|parts| parts.join("."))
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "tidegate"]), 1..4)
+            .prop_map(|parts| parts.join("."))
     }
 
     fn pattern() -> impl Strategy<Value = TypePattern> {

@@ -21,5 +21,7 @@ mod drain;
 pub mod index;
 pub mod messages;
 mod pace;
+mod parts;
 
-pub use actor::{Inboxes, RouterActor, RouterLink, RouterParts};
+pub use actor::RouterActor;
+pub use parts::{Inboxes, RouterLink, RouterParts};

@@ -250,7 +250,7 @@ fn read_verification(value: Value) -> Result<Verification, Problem> {
         "shopify" => Verification::Shopify,
         "hmac" => Verification::Hmac {
             header: header_name("verification.header", members.text("header", HEADER_CHARS_MAX)?)?,
-            algorithm: members.choice::<Algorithm>("algorithm", "sha256, sha512")?,
+            algorithm: members.choice::<Algorithm>("algorithm", &Algorithm::NAMES.join(", "))?,
             encoding: members.choice::<Encoding>("encoding", "hex, base64")?,
             prefix: members.text("prefix", RULE_CHARS_MAX)?.unwrap_or_default(),
         },

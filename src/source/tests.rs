@@ -102,11 +102,18 @@ fn examples() -> Vec<Case> {
         )],
         "The quick brown fox jumps over the lazy dog",
     );
+    let sha1 = |encoding, headers| {
+        let (header, prefix) = ("x-hub-signature".to_owned(), "sha1=".to_owned());
+        let verification = Verification::Hmac { header, algorithm: Algorithm::Sha1, encoding, prefix };
+        case(verification, "key", headers, "The quick brown fox jumps over the lazy dog")
+    };
+    let sha1_hex = sha1(Encoding::Hex, &[("x-hub-signature", "sha1=de7c9b85b8b78aa6bc8a7a36f70a90701c9db4d9")]);
+    let sha1_base64 = sha1(Encoding::Base64, &[("x-hub-signature", "sha1=3nybhbi3iqa8ino29wqQcBydtNk=")]);
     let bearer = case(Verification::Bearer, "t0ken", &[("authorization", "bearer t0ken")], "x");
     let basic = Verification::Basic { username: "Aladdin".to_owned() };
     // RFC 7617, section 2.
     let basic = case(basic, "open sesame", &[("authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")], "x");
-    vec![github, slack, stripe, shopify, standard, hmac, bearer, basic]
+    vec![github, slack, stripe, shopify, standard, hmac, sha1_hex, sha1_base64, bearer, basic]
 }
 
 const STRIPE_EVENT: &str = r#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1492774577,"data":{"object":{"id":"in_1","amount":12345678901234567890}}}"#;

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
@@ -28,6 +29,13 @@ pub enum Algorithm {
     Sha256,
     /// SHA-512.
     Sha512,
+    /// SHA-1, for providers that have nothing better: as an HMAC it is not broken (RFC 6194, section 3.3).
+    Sha1,
+}
+
+impl Algorithm {
+    /// Every one, by name.
+    pub const NAMES: [&str; 3] = ["sha256", "sha512", "sha1"];
 }
 
 /// How a generic HMAC signature is written.
@@ -200,6 +208,7 @@ impl Verification {
                 any(secrets, |secret| match algorithm {
                     Algorithm::Sha256 => same(&sha256(secret, &[received.body]), &given),
                     Algorithm::Sha512 => same(&sha512(secret, received.body), &given),
+                    Algorithm::Sha1 => same(&sha1(secret, received.body), &given),
                 })
             }
             Self::Bearer => {
@@ -249,6 +258,13 @@ fn sha256(secret: &Secret, parts: &[&[u8]]) -> Vec<u8> {
 fn sha512(secret: &Secret, body: &[u8]) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     let mut mac = Hmac::<Sha512>::new_from_slice(secret.expose().as_bytes()).expect("any key");
+    mac.update(body);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn sha1(secret: &Secret, body: &[u8]) -> Vec<u8> {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes()).expect("any key");
     mac.update(body);
     mac.finalize().into_bytes().to_vec()
 }

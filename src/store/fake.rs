@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::log_record::Prepared;
 use super::records::PageKey;
 use super::{
     AppendUnit, Appended, AttemptPage, Checkpoints, ConsumerState, DeadLetterRecord, Document, DroppedSegment,
-    Durability, EventLog, Expired, IndexLevel, IndexRow, LogIndex, Position, ReadLimits, Registry, RowRecord,
-    ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp, StoreError,
+    Durability, EventLog, Expired, IdempotencyStore, IndexLevel, IndexRow, KeyOp, KeyPlace, KeyRecord, LogIndex,
+    Position, ReadLimits, Registry, RowRecord, ScheduleKey, ScheduleStore, ScheduledRecord, SegmentInfo, StateOp,
+    StoreError,
 };
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
@@ -39,6 +41,7 @@ pub(crate) enum Call {
     Put,
     PutRow,
     Schedule,
+    Keys,
 }
 
 #[derive(Clone, Default)]
@@ -57,6 +60,7 @@ struct Content {
     documents: BTreeMap<(String, String), Document>,
     index: BTreeMap<IndexRow, Vec<u8>>,
     scheduled: BTreeMap<ScheduleKey, ScheduledRecord>,
+    keys: BTreeMap<KeyPlace, (KeyRecord, Option<Bytes>)>,
 }
 
 #[derive(Default)]
@@ -488,6 +492,43 @@ impl ScheduleStore for FakeStore {
 
     fn sweep_schedule(&self, _: UnixMs) -> Result<(), StoreError> {
         self.write(Call::Schedule, |_| Ok(()))
+    }
+}
+
+impl IdempotencyStore for FakeStore {
+    fn commit_keys(&self, ops: &[KeyOp], _: Durability) -> Result<(), StoreError> {
+        self.write(Call::Keys, |content| {
+            for op in ops {
+                match op {
+                    KeyOp::Put(record) => {
+                        let answer = content.keys.remove(&record.place).and_then(|(_, answer)| answer);
+                        content.keys.insert(record.place, (record.clone(), answer));
+                    }
+                    KeyOp::Done(record, answer) => {
+                        content.keys.insert(record.place, (record.clone(), answer.clone()));
+                    }
+                    KeyOp::Forget(place) => {
+                        content.keys.remove(place);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn keys(&self, each: &mut dyn FnMut(KeyRecord)) -> Result<(), StoreError> {
+        self.look(|content| content.keys.values().for_each(|(record, _)| each(record.clone())))
+    }
+
+    fn key_answer(&self, place: KeyPlace) -> Result<Option<Bytes>, StoreError> {
+        self.look(|content| content.keys.get(&place).and_then(|(_, answer)| answer.clone()))
+    }
+
+    fn sweep_keys(&self, before: UnixMs) -> Result<(), StoreError> {
+        self.write(Call::Keys, |content| {
+            content.keys.retain(|place, _| place.first >= before);
+            Ok(())
+        })
     }
 }
 

@@ -8,16 +8,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::event::envelope::{Draft, Event, EventMeta};
+use crate::event::envelope::{Draft, Event, EventMeta, Span};
 use crate::ground::clock::UnixMs;
 use crate::ground::codec::{self, CodecError, HEADER_BYTES};
 use crate::ground::ids::Seq;
 use crate::ground::limits::ROW_BYTES_MAX;
 
-/// Version of the record.
-pub const VERSION: u8 = 1;
+/// Version of the record. Version 1 had no `tracestate`.
+pub const VERSION: u8 = 2;
 /// First byte of a row that holds only the first part of a record. No record version may have this number.
 const CUT_MARK: u8 = 0xff;
 const CUT_HEADER_BYTES: usize = 5;
@@ -96,14 +97,56 @@ impl Prepared {
 /// # Errors
 /// When the bytes are damaged.
 pub fn decode(seq: Seq, record: Bytes) -> Result<Arc<Event>, CodecError> {
-    let payload = codec::unframe(VERSION, &record)?;
+    let version = if record.first() == Some(&1) { 1 } else { VERSION };
+    let payload = codec::unframe(version, &record)?;
     let short = || CodecError::Short(record.len());
     let length = payload.get(..4).ok_or_else(short)?;
     let head_bytes = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
     let head = payload.get(4..4 + head_bytes).ok_or_else(short)?;
-    let (received_at, meta): (UnixMs, EventMeta) = codec::decode_payload(head)?;
+    let (received_at, meta): (UnixMs, EventMeta) = if version == 1 {
+        let (received_at, old): (UnixMs, EventMetaV1) = codec::decode_payload(head)?;
+        (received_at, old.into())
+    } else {
+        codec::decode_payload(head)?
+    };
     let body = record.slice(HEADER_BYTES + 4 + head_bytes..);
     Ok(Event::new(seq, received_at, meta, body))
+}
+
+macro_rules! first_version {
+    ($($field:ident: $kind:ty,)+) => {
+        #[derive(Deserialize)]
+        struct EventMetaV1 { $($field: $kind,)+ }
+
+        impl From<EventMetaV1> for EventMeta {
+            fn from(old: EventMetaV1) -> Self {
+                let EventMetaV1 { $($field,)+ } = old;
+                Self { $($field,)+ tracestate: None }
+            }
+        }
+    };
+}
+
+first_version! {
+    id: String,
+    event_type: String,
+    org: String,
+    source: Option<String>,
+    aggregate_type: Option<String>,
+    aggregate_id: Option<String>,
+    channel: Option<String>,
+    facility: Option<String>,
+    subject: Option<String>,
+    occurred_at: Option<String>,
+    reason_code: Option<String>,
+    schema_version: Option<String>,
+    ordering_key: Option<String>,
+    traceparent: Option<String>,
+    correlation_id: Option<String>,
+    data: Option<Span>,
+    metadata: Option<Span>,
+    source_refs: Option<Span>,
+    request_context: Option<Span>,
 }
 
 /// Cuts a record into rows: the suffix of each row's key (empty for the first) and its value.
@@ -188,6 +231,7 @@ mod tests {
             metadata: None,
             source_refs: None,
             request_context: None,
+            tracestate: Some("rojo=00f067aa0ba902b7".into()),
         };
         Draft {
             meta,
@@ -227,6 +271,20 @@ mod tests {
     fn the_bytes_of_a_record_are_as_they_always_were() {
         let prepared = Prepared::new(draft(3)).expect("prepares");
         insta::assert_snapshot!(hex::encode(prepared.record()));
+    }
+
+    /// What version 1 wrote of the same draft, without the trace state.
+    const FIRST: &str = "018e4d500e33000000fd008c1efda101000002653103612e620461636d650000000001056e6f7274680000000001076f726465722f310000000000007b2274797065223a22612e62222c2264617461223a22787878227d";
+
+    #[test]
+    fn a_record_of_the_first_version_is_still_read() {
+        let event = decode(Seq(7), Bytes::from(hex::decode(FIRST).expect("hex"))).expect("decodes");
+        let wanted = draft(3);
+        assert_eq!(event.meta, EventMeta { tracestate: None, ..wanted.meta });
+        assert_eq!((event.received_at, &event.body), (wanted.received_at, &wanted.body));
+        let mut damaged = hex::decode(FIRST).expect("hex");
+        damaged[12] ^= 1;
+        assert!(decode(Seq(7), Bytes::from(damaged)).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
+//! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -15,6 +16,7 @@
 
 mod blocking;
 pub mod engine;
+pub mod idempotency;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
@@ -35,6 +37,7 @@ use crate::ground::ids::{ConsumerId, Seq};
 
 pub use blocking::blocking;
 pub use engine::Engine;
+pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;

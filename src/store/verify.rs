@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::engine::EngineOptions;
 use super::{
-    ConsumerState as _, Engine, EventLog as _, ReadLimits, Registry as _, ScheduleKey, ScheduleStore as _, StoreError,
-    log_record,
+    ConsumerState as _, Engine, EventLog as _, IdempotencyStore as _, ReadLimits, Registry as _, ScheduleKey,
+    ScheduleStore as _, StoreError, log_record,
 };
 use crate::ground::ids::Seq;
 
@@ -26,6 +27,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// Scheduled events read.
     pub scheduled: u64,
+    /// Idempotency keys read.
+    pub idempotency_keys: u64,
     /// Faults, in words.
     pub faults: Vec<String>,
 }
@@ -113,6 +116,18 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
                 report.fault(error.to_string());
                 break;
             }
+        }
+    }
+    let mut keys = Vec::new();
+    if let Err(error) = engine.keys(&mut |record| keys.push((record.place, record.done.and_then(|kept| kept.bytes)))) {
+        report.fault(error.to_string());
+    }
+    report.idempotency_keys = keys.len() as u64;
+    for (place, bytes) in keys {
+        match engine.key_answer(place) {
+            Ok(answer) if answer.as_ref().map(Bytes::len) == bytes.map(|bytes| bytes as usize) => {}
+            Ok(_) => report.fault(format!("idempotency key {}: its answer is not what was recorded", place.number)),
+            Err(error) => report.fault(format!("idempotency key {}: {error}", place.number)),
         }
     }
     for kind in ["webhook", "source", "key", "settings", "breaker", "job"] {

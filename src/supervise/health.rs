@@ -30,11 +30,13 @@ pub enum ActorKind {
     Schedule,
     /// Hands the deliveries of one consumer to the clients that wait for them.
     Pull,
+    /// Keeps house: what is done now and then, and what inboxes ask of the hub.
+    House,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -45,6 +47,7 @@ impl ActorKind {
         Self::Job,
         Self::Schedule,
         Self::Pull,
+        Self::House,
     ];
 
     /// Its name, bounded for labels.
@@ -61,6 +64,7 @@ impl ActorKind {
             Self::Job => "job",
             Self::Schedule => "schedule",
             Self::Pull => "pull",
+            Self::House => "house",
         }
     }
 
@@ -76,6 +80,7 @@ impl ActorKind {
             Self::Job => 7,
             Self::Schedule => 8,
             Self::Pull => 9,
+            Self::House => 10,
         }
     }
 }

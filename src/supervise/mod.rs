@@ -7,8 +7,11 @@
 //! - `SU-1` A handle stays valid over any number of restarts.
 //! - `SU-2` Restarts back off; past the budget the kind is reported as degraded until it has been quiet for the window.
 //! - `SU-3` An actor that stops by itself is not restarted.
+//!
+//! Tasks that are no actors are kept running in the same way: see [`keep_running`].
 
 mod health;
+mod task;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use health::{ActorKind, Health, RestartBudget};
+pub use task::{PanicSwitch, keep_running};
 
 /// Capacity of a mailbox. What an actor has to do is bounded by gates before it, not by this.
 const MAILBOX: usize = 64;

@@ -5,7 +5,8 @@
 //! them is the event's own `traceparent`, which is kept with it. It is the hub's and not the process's: several hubs in
 //! one process export each for itself, and an embedding program's own subscriber is left alone.
 //!
-//! - `context`: the header of W3C Trace Context
+//! - `context`: the header `traceparent` of W3C Trace Context
+//! - `state`: the header `tracestate` beside it
 //! - `span`: what is known of a span
 //! - `otlp`: spans as OTLP/HTTP has them in JSON
 //! - `export`: the bounded queue and the thread that sends
@@ -21,6 +22,7 @@ mod context;
 mod export;
 mod otlp;
 mod span;
+mod state;
 
 use std::fmt;
 
@@ -35,6 +37,7 @@ use crate::retry::AttemptResult;
 
 pub use context::TraceContext;
 pub use export::TraceError;
+pub use state::{TRACESTATE_CHARS_MAX, read_tracestate};
 
 use context::{SpanId, TraceId};
 use export::Exporter;

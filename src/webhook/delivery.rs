@@ -113,6 +113,7 @@ pub struct Caller {
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Caller {
     /// Writes, signs and posts an event. Its id is the same on every attempt, so that a receiver can tell a repeated
@@ -127,7 +128,11 @@ impl Caller {
         let now = self.clock.now();
         headers.insert(WEBHOOK_TIMESTAMP.clone(), HeaderValue::from(now.0 / 1_000));
         target.signers.sign(&mut headers, &event.meta.id, now, &body);
-        let texts = [(&WEBHOOK_ID, Some(event.meta.id.as_str())), (&TRACEPARENT, traceparent)];
+        let texts = [
+            (&WEBHOOK_ID, Some(event.meta.id.as_str())),
+            (&TRACEPARENT, traceparent),
+            (&TRACESTATE, traceparent.and(event.meta.tracestate.as_deref())),
+        ];
         for (name, text) in texts {
             // Ids and trace contexts were checked when the event came in: they have no control characters.
             if let Some(Ok(value)) = text.map(|text| HeaderValue::from_bytes(text.as_bytes())) {

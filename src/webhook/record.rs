@@ -53,6 +53,7 @@ const RESERVED_HEADERS: &[&str] = &[
     "x-signature",
     "x-signature-next",
     "traceparent",
+    "tracestate",
     "upgrade",
     "te",
     "trailer",

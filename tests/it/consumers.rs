@@ -704,3 +704,40 @@ async fn who_pulls_now_and_then_gets_everything_that_came_meanwhile() {
         assert_eq!(got, (round * 50..round * 50 + 50).map(|n| format!("n{n:03}")).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test]
+async fn the_owner_of_a_consumer_sees_its_attempts_newest_first_and_page_by_page() {
+    let hub = Hub::start().await;
+    let acme = hub.acme().await;
+    make(&acme, "billing", json!({"max_attempts": 3, "ordering": "strict", "retry": retry(&[1, 1])})).await;
+    publish(&acme, &["e-1", "e-2"]).await;
+    let came = pull(&acme, "billing", 1).await;
+    say(&acme, "billing", "nak", &came, json!({"delay_ms": 0, "reason": "not now"})).await;
+    for _ in 0..2 {
+        let came = pull(&acme, "billing", 1).await;
+        say(&acme, "billing", "ack", &came, json!({})).await;
+    }
+    let path = "/v1/consumers/billing/attempts";
+    let attempts = until("three attempts", || async {
+        let page = acme.get(path).await.expect(200).json();
+        (items(&page).len() == 3).then(|| items(&page).clone())
+    })
+    .await;
+    let told: Vec<_> = attempts.iter().map(|one| (one["event_id"].as_str().unwrap(), one["attempt"].clone())).collect();
+    assert_eq!(told, [("e-2", json!(1)), ("e-1", json!(2)), ("e-1", json!(1))]);
+    assert_eq!(attempts[0]["outcome"], "delivered");
+    assert!(attempts[2]["error"].as_str().unwrap().contains("not now"), "{}", attempts[2]);
+
+    let first = acme.get(&format!("{path}?limit=2")).await.expect(200).json();
+    assert_eq!((items(&first).len(), &first["has_more"]), (2, &json!(true)));
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = acme.get(&format!("{path}?limit=2&cursor={cursor}")).await.expect(200).json();
+    assert_eq!(items(&second), &attempts[2..]);
+    acme.get(&format!("{path}?cursor=nonsense")).await.expect_problem(400, "invalid-parameter");
+    acme.get(&format!("{path}?limit=0")).await.expect_problem(400, "invalid-parameter");
+    acme.get("/v1/consumers/none/attempts").await.expect_problem(404, "not-found");
+    let consume = hub.public(&hub.key(&["consume"], Some("acme")).await);
+    consume.get(path).await.expect(200);
+    hub.public(&hub.key(&["read"], Some("acme")).await).get(path).await.expect_problem(403, "forbidden");
+    hub.public(&hub.key(&["consume"], Some("beta")).await).get(path).await.expect_problem(404, "not-found");
+}

@@ -4,17 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
-use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate::ground::random::{SeededRandom, SystemRandom};
 
-use crate::support::{Api, Delivery, Hub, Receiver, Reply, items, retry, until};
+use crate::support::{Api, Delivery, Hub, Kill, Kills, Prey, Receiver, Reply, items, retry, until};
 
 /// How often the hub is killed. A quarter of the kills hit it before it is ready.
 const KILLS: usize = 36;
@@ -24,62 +20,39 @@ const EVENTS_PER_RUN: u64 = 600;
 
 /// What the producers and the one who kills share.
 struct Load {
-    /// Where the hub listens; none while it is down.
-    address: Mutex<Option<String>>,
-    key: String,
+    prey: Prey,
     /// Acknowledged events and their places.
     acknowledged: Mutex<BTreeMap<String, u64>>,
-    /// Events acknowledged since the hub was last started.
-    in_this_run: AtomicU64,
-    stop: AtomicBool,
 }
 
 impl Load {
     fn acknowledge(&self, receipt: &Value) {
         let (id, seq) = (receipt["id"].as_str().unwrap().to_owned(), receipt["seq"].as_u64().unwrap());
-        self.in_this_run.fetch_add(1, Ordering::Relaxed);
+        self.prey.count();
         let before = self.acknowledged.lock().insert(id.clone(), seq);
         assert!(before.is_none_or(|before| before == seq), "{id} was acknowledged at {before:?} and at {seq}");
     }
 
-    /// Sends a body until it is acknowledged, over as many runs of the hub as that takes. What was sent before a kill and
-    /// not answered may be stored or not; the same ids again settle it.
+    /// Sends a body until it is acknowledged. What was sent before a kill and not answered may be stored or not; the same
+    /// ids again settle it.
     async fn send(&self, api: &Api, path: &str, body: &Value) {
-        let body = body.to_string().into_bytes();
-        let headers = [("content-type", "application/json")];
-        loop {
-            let address = self.address.lock().clone();
-            let resting = self.in_this_run.load(Ordering::Relaxed) >= EVENTS_PER_RUN;
-            let stopping = self.stop.load(Ordering::Relaxed);
-            if let Some(address) = address.filter(|_| !resting || stopping) {
-                match api.at(&address).try_send(Method::POST, path, &headers, Some(body.clone())).await {
-                    Ok(answer) if [200, 202].contains(&answer.status) => {
-                        let receipt = answer.json();
-                        match receipt["results"].as_array() {
-                            Some(results) => results.iter().for_each(|one| self.acknowledge(one)),
-                            None => self.acknowledge(&receipt),
-                        }
-                        return;
-                    }
-                    // Told to come back, or the connection broke.
-                    Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.text),
-                    Err(_) => {}
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let receipt = self.prey.insist(api, path, &[], body, &[200, 202]).await;
+        match receipt["results"].as_array() {
+            Some(results) => results.iter().for_each(|one| self.acknowledge(one)),
+            None => self.acknowledge(&receipt),
         }
     }
 }
 
 /// One producer: single events and small batches, ids of its own.
 async fn produce(load: Arc<Load>, producer: usize) {
-    let api = Api::with_key("", &load.key).pooled();
+    let api = load.prey.client();
     let event = |n: u64| {
         json!({"id": format!("p{producer}-{n}"), "type": "crash.load", "aggregate_type": "thing",
             "aggregate_id": format!("{}", n % 7), "data": {"n": n, "filling": "x".repeat(200)}})
     };
     let mut n = 0;
-    while !load.stop.load(Ordering::Relaxed) {
+    while !load.prey.is_stopping() {
         n += 10;
         let batch: Vec<_> = (n..n + 4).map(event).collect();
         load.send(&api, "/v1/events/batch", &Value::from(batch)).await;
@@ -99,25 +72,9 @@ fn flaky(receiver: &Receiver, path: &str) {
     });
 }
 
-/// The moments of the kills: those of `CRASH_SEED`, or new ones.
-fn seed() -> u64 {
-    match std::env::var("CRASH_SEED") {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) => {
-            let mut bytes = [0_u8; 8];
-            SystemRandom::shared().fill(&mut bytes);
-            u64::from_le_bytes(bytes)
-        }
-    }
-}
-
 #[tokio::test]
 async fn killed_again_and_again_the_hub_loses_nothing_and_explains_every_duplicate() {
-    let seed = seed();
-    eprintln!("CRASH_SEED={seed}");
-    let random = SeededRandom::shared(seed);
-    let below = |bound: u64| (random.fraction() * bound as f64) as u64;
-
+    let kills = Kills::new(400);
     let settings =
         [("BREAKER__COOLDOWN_MS", "100"), ("BREAKER__COOLDOWN_CAP_MS", "200"), ("LOG__SEGMENT_EVENTS", "1000")];
     let mut hub = Hub::start_with(&settings).await;
@@ -133,37 +90,15 @@ async fn killed_again_and_again_the_hub_loses_nothing_and_explains_every_duplica
         webhooks.push(acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned());
     }
 
-    let load = Arc::new(Load {
-        address: Mutex::new(Some(hub.public_address().to_owned())),
-        key: key.clone(),
-        acknowledged: Mutex::default(),
-        in_this_run: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-    });
+    let load = Arc::new(Load { prey: Prey::new(&hub, &key, EVENTS_PER_RUN), acknowledged: Mutex::default() });
     let producers: Vec<_> = (0..PRODUCERS).map(|n| tokio::spawn(produce(load.clone(), n))).collect();
 
     let mut during_recovery = 0;
     for _ in 0..KILLS {
-        // The moment of the kill is chance; nothing below depends on how much happened before it.
-        if below(4) == 0 {
-            hub.kill();
-            *load.address.lock() = None;
-            receiver.next_run().await;
-            let recovering = hub.spawn();
-            tokio::time::sleep(Duration::from_millis(below(150))).await;
-            recovering.kill();
-            during_recovery += 1;
-        } else {
-            tokio::time::sleep(Duration::from_millis(30 + below(400))).await;
-            hub.kill();
-        }
-        *load.address.lock() = None;
-        receiver.next_run().await;
-        hub.restart().await;
-        load.in_this_run.store(0, Ordering::Relaxed);
-        *load.address.lock() = Some(hub.public_address().to_owned());
+        let kill = kills.strike(&mut hub, &load.prey, async || receiver.next_run().await).await;
+        during_recovery += usize::from(kill == Kill::Recovering);
     }
-    load.stop.store(true, Ordering::Relaxed);
+    load.prey.stop();
     for producer in producers {
         producer.await.unwrap();
     }

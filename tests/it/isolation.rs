@@ -33,6 +33,7 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", "/v1/consumers".to_owned(), Value::Null),
         ("GET", "/v1/consumers/pulled".to_owned(), Value::Null),
         ("PATCH", "/v1/consumers/pulled".to_owned(), json!({"event_types": ["stolen.*"]})),
+        ("GET", "/v1/consumers/pulled/attempts".to_owned(), Value::Null),
         ("POST", "/v1/consumers/pulled/pause".to_owned(), json!({})),
         ("POST", "/v1/consumers/pulled/resume".to_owned(), json!({})),
         ("POST", "/v1/consumers/pulled/pull".to_owned(), json!({"max": 1})),

@@ -282,6 +282,12 @@ async fn an_endpoint_that_is_gone_is_told_of_once() {
         (&json!("disabled"), &json!("the endpoint answered 410 Gone"))
     );
     assert_eq!(acme.get(&format!("/v1/webhooks/{id}")).await.expect(200).json()["status"], "disabled");
+    // The change feed tells everything; `*` means the events of producers, there as everywhere.
+    let fed = async |query: &str| {
+        let page = acme.get(&format!("/v1/cdc?limit=1000{query}")).await.expect(200).json();
+        page["events"].as_array().unwrap().iter().filter(|one| one["type"] == "tidegate.webhook.paused").count()
+    };
+    assert_eq!((fed("").await, fed("&type=*").await, fed("&type=tidegate.*").await), (1, 0, 1));
 }
 
 #[tokio::test]

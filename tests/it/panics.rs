@@ -147,3 +147,77 @@ async fn faults_are_injected_only_where_that_is_switched_on() {
     let acme = hub.acme().await;
     acme.act("/v1/admin/faults/panic-router").await.expect_any(&[403, 404]);
 }
+
+/// What is done now and then is begun anew when it panics, and what was being done is done: owners are told of what happened
+/// meanwhile, ephemeral consumers end.
+#[tokio::test]
+async fn housekeeping_that_panics_goes_on_where_it_was() {
+    let hub = Hub::start_with(SETTINGS).await;
+    let receiver = Receiver::start();
+    let acme = hub.acme().await;
+    let admin = hub.admin().pooled();
+    receiver.always("/down", Reply::Status(500));
+    let owner = json!({"url": receiver.url("/owner"), "org": "acme", "event_types": ["tidegate.*"]});
+    acme.webhook(&owner).await;
+    let panic = async || {
+        let told = admin.act("/v1/admin/faults/panic-house").await.expect(202).json();
+        assert!(told["actors"].as_u64() >= Some(1), "{told}");
+    };
+    let mut failing = Vec::new();
+    for n in 0..20 {
+        let wanted = json!({"url": receiver.url("/down"), "org": "acme", "event_types": ["a.b"],
+            "retry": retry(&[1, 1]), "health": {"failing_after": 1, "pause_after_failures": 2}});
+        failing.push(acme.webhook(&wanted).await["id"].as_str().unwrap().to_owned());
+        acme.publish(&json!({"id": format!("e-{n}"), "type": "a.b"})).await;
+        panic().await;
+    }
+    // Each is told to fail, is paused, and its owner is told so, once.
+    for webhook in &failing {
+        for what in ["failing", "paused"] {
+            let kind = format!("tidegate.webhook.{what}");
+            let of = |all: &[Delivery]| {
+                let fits = |one: &&Delivery| {
+                    one.path == "/owner"
+                        && one.json()["type"] == kind.as_str()
+                        && one.json()["data"]["webhook"] == webhook.as_str()
+                };
+                all.iter().filter(fits).map(|one| one.id().to_owned()).collect::<HashSet<_>>().len()
+            };
+            receiver.wait_until(&format!("{webhook} is told to be {what}"), |all| of(all) >= 1).await;
+            receiver.look(|all| assert_eq!(of(all), 1, "{webhook} {what}"));
+        }
+        until("it is paused", || async {
+            let shown = acme.get(&format!("/v1/webhooks/{webhook}")).await.expect(200).json();
+            (shown["status"] == "paused").then_some(())
+        })
+        .await;
+    }
+    let ephemeral = json!({"name": "brief", "event_types": ["*"], "ephemeral": true, "expires_after_ms": 1_000});
+    acme.post("/v1/consumers", &ephemeral).await.expect(201);
+    panic().await;
+    until("it is gone", || async { (acme.get("/v1/consumers/brief").await.status == 404).then_some(()) }).await;
+    let metrics = admin.get("/metrics").await.expect(200).text;
+    let house = |name: &str| sample(&metrics, name, &[r#"actor="house""#]);
+    assert!(house("tidegate_actor_restarts") >= Some(20.0), "{:?}", house("tidegate_actor_restarts"));
+    assert_eq!(house("tidegate_actors"), Some(5.0));
+    until("the hub is ready", || async { (admin.get("/readyz").await.status == 200).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn housekeeping_that_panics_too_often_turns_readiness_red() {
+    let settings = [
+        ("FAULTS__ENABLED", "true"),
+        ("SUPERVISE__RESTARTS_MAX", "2"),
+        ("SUPERVISE__WINDOW_MS", "60000"),
+        ("SUPERVISE__BACKOFF_MS", "1"),
+    ];
+    let hub = Hub::start_with(&settings).await;
+    hub.admin().act("/v1/admin/faults/panic-house").await.expect(202);
+    until("readiness is red, and says why", || async {
+        let answer = hub.admin().get("/readyz").await;
+        (answer.status == 503 && answer.json()["failing"] == json!(["actors"])).then_some(())
+    })
+    .await;
+    let acme = hub.acme().await;
+    acme.publish(&json!({"id": "meanwhile", "type": "a.b"})).await;
+}

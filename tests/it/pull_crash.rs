@@ -9,9 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate::ground::random::{SeededRandom, SystemRandom};
+use tidegate::ground::random::SeededRandom;
 
-use crate::support::{Api, Hub, until};
+use crate::support::{Api, Hub, Kills, Prey, until};
 
 const KILLS: usize = 16;
 const CLIENTS: usize = 3;
@@ -35,59 +35,42 @@ struct Seen {
 }
 
 struct Load {
-    address: Mutex<Option<String>>,
-    key: String,
+    prey: Prey,
     acknowledged: Mutex<BTreeMap<String, u64>>,
     seen: HashMap<&'static str, Mutex<Seen>>,
     events: AtomicU64,
     enough: AtomicBool,
-    stop: AtomicBool,
 }
 
 impl Load {
     /// The answer; none while the hub is down or when the connection broke.
     async fn send(&self, api: &Api, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let address = self.address.lock().clone();
-        let Some(address) = address else {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            return None;
-        };
-        let headers = [("content-type", "application/json")];
-        let body = body.to_string().into_bytes();
-        let answer = api.at(&address).try_send(Method::POST, path, &headers, Some(body)).await.ok()?;
+        let answer = self.prey.send(api, Method::POST, path, &[], Some(body)).await?;
         Some((answer.status, serde_json::from_str(&answer.text).ok()?))
     }
 }
 
 async fn produce(load: Arc<Load>) {
-    let api = Api::with_key("", &load.key).pooled();
+    let api = load.prey.client();
     while !load.enough.load(Ordering::Relaxed) {
         let n = load.events.fetch_add(5, Ordering::Relaxed);
-        let batch: Vec<Value> = (n..n + 5)
+        let batch: Value = (n..n + 5)
             .map(|n| json!({"id": format!("{n}"), "type": "a.b", "ordering_key": format!("{}", n % KEYS)}))
             .collect();
-        loop {
-            match load.send(&api, "/v1/events/batch", &Value::from(batch.clone())).await {
-                Some((202, answer)) => {
-                    let mut acknowledged = load.acknowledged.lock();
-                    for one in answer["results"].as_array().unwrap() {
-                        acknowledged.insert(one["id"].as_str().unwrap().to_owned(), one["seq"].as_u64().unwrap());
-                    }
-                    break;
-                }
-                Some((status, answer)) => assert_eq!(status, 503, "{answer}"),
-                None => {}
-            }
-        }
+        let answer = load.prey.insist(&api, "/v1/events/batch", &[], &batch, &[202]).await;
+        let results = answer["results"].as_array().unwrap().iter();
+        load.acknowledged
+            .lock()
+            .extend(results.map(|one| (one["id"].as_str().unwrap().to_owned(), one["seq"].as_u64().unwrap())));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// Pulls and answers: most are acknowledged, some refused, some extended first, some forgotten.
 async fn consume(load: Arc<Load>, name: &'static str, client: u64) {
-    let api = Api::with_key("", &load.key).pooled();
+    let api = load.prey.client();
     let random = SeededRandom::shared(client);
-    while !load.stop.load(Ordering::Relaxed) {
+    while !load.prey.is_stopping() {
         let pulled = load.send(&api, &format!("/v1/consumers/{name}/pull"), &json!({"max": 8, "wait_ms": 300})).await;
         let Some((status, answer)) = pulled else { continue };
         if status != 200 {
@@ -129,24 +112,9 @@ async fn consume(load: Arc<Load>, name: &'static str, client: u64) {
     }
 }
 
-fn seed() -> u64 {
-    match std::env::var("CRASH_SEED") {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) => {
-            let mut bytes = [0_u8; 8];
-            SystemRandom::shared().fill(&mut bytes);
-            u64::from_le_bytes(bytes)
-        }
-    }
-}
-
 #[tokio::test]
 async fn killed_under_load_the_hub_undoes_no_answer_that_it_has_confirmed() {
-    let seed = seed();
-    eprintln!("CRASH_SEED={seed}");
-    let random = SeededRandom::shared(seed);
-    let below = |bound: u64| (random.fraction() * bound as f64) as u64;
-
+    let kills = Kills::new(500);
     let mut hub = Hub::start().await;
     let key = hub.key(&["publish", "consume", "manage", "read"], Some("acme")).await;
     let acme = hub.public(&key);
@@ -156,32 +124,20 @@ async fn killed_under_load_the_hub_undoes_no_answer_that_it_has_confirmed() {
         acme.post("/v1/consumers", &wanted).await.expect(201);
     }
     let load = Arc::new(Load {
-        address: Mutex::new(Some(hub.public_address().to_owned())),
-        key: key.clone(),
+        prey: Prey::new(&hub, &key, u64::MAX),
         acknowledged: Mutex::default(),
         seen: CONSUMERS.into_iter().map(|name| (name, Mutex::default())).collect(),
         events: AtomicU64::new(0),
         enough: AtomicBool::new(false),
-        stop: AtomicBool::new(false),
     });
     let mut tasks = vec![tokio::spawn(produce(Arc::clone(&load)))];
     for name in CONSUMERS {
         for client in 0..CLIENTS as u64 {
-            tasks.push(tokio::spawn(consume(Arc::clone(&load), name, seed ^ client)));
+            tasks.push(tokio::spawn(consume(Arc::clone(&load), name, kills.seed ^ client)));
         }
     }
-    for round in 0..KILLS {
-        // The moment of the kill is chance; nothing below depends on how much happened before it.
-        tokio::time::sleep(Duration::from_millis(30 + below(500))).await;
-        *load.address.lock() = None;
-        hub.kill();
-        if round % 4 == 3 {
-            let recovering = hub.spawn();
-            tokio::time::sleep(Duration::from_millis(below(150))).await;
-            recovering.kill();
-        }
-        hub.restart().await;
-        *load.address.lock() = Some(hub.public_address().to_owned());
+    for _ in 0..KILLS {
+        kills.strike(&mut hub, &load.prey, async || {}).await;
     }
     // No more events; what there is comes to its end.
     load.enough.store(true, Ordering::Relaxed);
@@ -196,7 +152,7 @@ async fn killed_under_load_the_hub_undoes_no_answer_that_it_has_confirmed() {
         })
         .await;
     }
-    load.stop.store(true, Ordering::Relaxed);
+    load.prey.stop();
     for task in tasks {
         task.await.unwrap();
     }

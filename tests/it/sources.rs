@@ -1,6 +1,8 @@
 //! Third parties post their webhooks: verified, mapped, taken once; refused and stored nowhere when they do not verify;
 //! secrets that never come out (ING-4).
 
+use std::process::{Command, Stdio};
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -195,4 +197,59 @@ async fn sources_are_made_listed_changed_and_deleted_within_their_org() {
     post(&hub, "github", &headers, b"{}").await.expect(202);
     acme.delete("/v1/sources/github").await.expect(204);
     post(&hub, "github", &headers, b"{}").await.expect_problem(404, "not-found");
+}
+
+/// Runs `tidegate sources …` beside a hub; gives what it said, and its exit code.
+fn sources(hub: &Hub, arguments: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("sources").args(arguments).arg("--data-dir").arg(hub.data_dir());
+    command.current_dir(hub.data_dir()).stdin(Stdio::null());
+    let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE"));
+    for (name, _) in foreign {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[tokio::test]
+async fn sources_are_made_shown_changed_and_deleted_on_the_command_line() {
+    let hub = Hub::start().await;
+    let file = hub.data_dir().join("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let create = ["create", "--name", "github", "--org", "acme", "--verification", "github", "--secret-file", file];
+    let (said, wrong, code) = sources(&hub, &[&create[..], &["--json"]].concat());
+    assert_eq!(code, Some(0), "{wrong}");
+    let made: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&made["name"], &made["path"]), (&json!("github"), &json!("/v1/sources/github")));
+    assert!(!said.contains(SECRET), "{said}");
+    // It is a source like any other.
+    push(&hub, SECRET, "d-1", b"{}").await.expect(202);
+
+    let (said, _, _) = sources(&hub, &["list"]);
+    assert!(said.contains("NAME") && said.contains("github") && said.contains("acme"), "{said}");
+    let (said, _, _) = sources(&hub, &["list", "--org", "acme", "--json"]);
+    assert_eq!(items(&serde_json::from_str(&said).unwrap()).len(), 1);
+    std::fs::write(file, "the next one\n").unwrap();
+    let (said, wrong, code) = sources(&hub, &["update", "github", "--second-secret-file", file, "--json"]);
+    assert_eq!(code, Some(0), "{wrong}");
+    let changed: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(changed["second_secret_last4"], " one", "{said}");
+    push(&hub, "the next one", "d-2", b"{}").await.expect(202);
+    let (said, _, _) = sources(&hub, &["update", "github", "--no-second-secret", "--description", "ours", "--json"]);
+    let changed: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&changed["second_secret_last4"], &changed["description"]), (&Value::Null, &json!("ours")));
+    let (said, _, _) = sources(&hub, &["show", "github", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), changed);
+
+    // Refusals come with the code that says so, and tell what is wrong.
+    let (_, wrong, code) = sources(&hub, &["create", "--name", "UPPER", "--verification", "none"]);
+    assert_eq!(code, Some(4), "{wrong}");
+    assert!(wrong.contains("name"), "{wrong}");
+    assert_eq!(sources(&hub, &["show", "none"]).2, Some(3));
+    assert_eq!(sources(&hub, &["create", "--verification", "nonsense"]).2, Some(2));
+    assert_eq!(sources(&hub, &["delete", "github"]).2, Some(0));
+    assert_eq!(sources(&hub, &["show", "github"]).2, Some(3));
 }

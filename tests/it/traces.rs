@@ -185,3 +185,52 @@ async fn spans_that_the_collector_refuses_are_counted_and_what_is_queued_at_the_
     let last = told.iter().filter(|span| attribute(span, "tidegate.event.id").as_deref() == Some("last"));
     assert_eq!(last.count(), 3, "ingest, append and attempt were sent at the stop");
 }
+
+#[tokio::test]
+async fn what_the_systems_of_a_trace_say_of_it_goes_on_beside_it_and_not_without_it() {
+    let hub = Hub::start().await;
+    let (acme, receiver) = (hub.acme().await, Receiver::start());
+    webhook(&acme, &receiver, &[]).await;
+    acme.post("/v1/consumers", &json!({"name": "pulled", "event_types": ["*"]})).await.expect(201);
+    let trace = header();
+    let parent = ("traceparent", trace.as_str());
+    let seen = async |id: &str| receiver.wait_event("/hook", id).await.header("tracestate").to_owned();
+
+    // In several headers, with the space that a list may have.
+    let headers = [parent, ("tracestate", "rojo=00f067aa0ba902b7 , congo=t61rcWkgMzE"), ("tracestate", "1t@sys=x")];
+    publish(&acme, &json!({"id": "by-header", "type": "a.b"}), &headers).await;
+    assert_eq!(seen("by-header").await, "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE,1t@sys=x");
+    // What the envelope says counts before what the request says, the two together.
+    let event = json!({"id": "own", "type": "a.b", "traceparent": trace, "tracestate": "own=1"});
+    publish(&acme, &event, &headers).await;
+    assert_eq!(seen("own").await, "own=1");
+    let event = json!({"id": "bare", "type": "a.b", "traceparent": trace});
+    publish(&acme, &event, &headers).await;
+    assert_eq!(seen("bare").await, "");
+    // Without a trace it means nothing; what is not valid counts as absent in a header and is refused in an envelope.
+    publish(&acme, &json!({"id": "alone", "type": "a.b"}), &headers[1..]).await;
+    assert_eq!(seen("alone").await, "");
+    publish(&acme, &json!({"id": "bad", "type": "a.b"}), &[parent, ("tracestate", "A=1")]).await;
+    assert_eq!(seen("bad").await, "");
+    assert!(receiver.wait_event("/hook", "bad").await.header("traceparent").contains(TRACE));
+    let bad = json!({"type": "a.b", "traceparent": trace, "tracestate": "A=1"});
+    let problem = acme.post("/v1/events", &bad).await.expect_problem(400, "invalid-field").json();
+    assert_eq!(problem["field"], "tracestate");
+
+    // The same of a CloudEvent, in and out, also after a restart.
+    let cloud_event = json!({"specversion": "1.0", "id": "ce", "source": "/s", "type": "a.b", "traceparent": trace,
+        "tracestate": "rojo=1,quoted=a\"b"});
+    let text = cloud_event.to_string().into_bytes();
+    acme.post_bytes("/v1/events", "application/cloudevents+json", text).await.expect(202);
+    assert_eq!(seen("ce").await, "rojo=1,quoted=a\"b");
+    let wanted = json!({"url": receiver.url("/ce"), "org": "acme", "event_types": ["*"], "format": "cloudevents"});
+    acme.webhook(&wanted).await;
+    let event = json!({"id": "to-ce", "type": "a.b", "traceparent": trace, "tracestate": "rojo=1"});
+    publish(&acme, &event, &[]).await;
+    assert_eq!(receiver.wait_event("/ce", "to-ce").await.json()["tracestate"], "rojo=1");
+
+    let form = json!({"max": 50, "wait_ms": 1_000});
+    let pulled = acme.post("/v1/consumers/pulled/pull", &form).await.expect(200).json();
+    let of = |id: &str| pulled["deliveries"].as_array().unwrap().iter().find(|one| one["event"]["id"] == id).cloned();
+    assert_eq!(of("ce").unwrap()["event"]["tracestate"], "rojo=1,quoted=a\"b");
+}

@@ -12,9 +12,8 @@ use serde::Deserialize;
 
 use crate::bulk::{CONTRACT_VERSION, FORMAT, HEADER_MARK};
 use crate::event::envelope::{Draft, Event};
-use crate::event::filter::{OWN_PREFIX, is_own};
 use crate::event::json::{members, same_json};
-use crate::event::parse::{ParseRules, parse_event};
+use crate::event::parse::{ParseRules, not_reserved, parse_event};
 use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::Problem;
@@ -74,10 +73,7 @@ pub(super) fn read_event(line: &Bytes, rules: &ParseRules<'_>, id: impl FnOnce()
         // A repeat of this line is to be known by it.
         draft.id_given = true;
     }
-    if is_own(&draft.meta.event_type) {
-        let limit = format!("not one that begins with `{OWN_PREFIX}`: those are the hub's own events");
-        return Err(Problem::field("type", limit, &draft.meta.event_type));
-    }
+    not_reserved(&draft.meta)?;
     if exported {
         draft.deliver_at = None;
     }

@@ -13,7 +13,8 @@
 //! | `org` | `org` | | `correlationid` | `request_context.correlation_id` |
 //! | `channel` | `channel` | | `causationid` | `request_context.causation_id` |
 //! | `facility` | `facility` | | `traceparent` | `traceparent` |
-//! | `deliverat` | `deliver_at` | | `delay` | `delay` |
+//! | `deliverat` | `deliver_at` | | `tracestate` | `tracestate` |
+//! | `delay` | `delay` | | | |
 //!
 //! `deliverat` and `delay` are for this hub and do not come out again.
 //!
@@ -56,7 +57,7 @@ enum Place {
 }
 
 /// The attributes that have a place of their own, in the order in which they are written out.
-const PLACES: [(&str, Place); 18] = [
+const PLACES: [(&str, Place); 19] = [
     ("id", Place::Field("id")),
     ("source", Place::Field("source")),
     ("type", Place::Field("type")),
@@ -71,6 +72,7 @@ const PLACES: [(&str, Place); 18] = [
     ("reasoncode", Place::Field("reason_code")),
     ("schemaversion", Place::Field("schema_version")),
     ("traceparent", Place::Field("traceparent")),
+    ("tracestate", Place::Field("tracestate")),
     ("deliverat", Place::Field("deliver_at")),
     ("delay", Place::Field("delay")),
     ("correlationid", Place::Context("correlation_id")),

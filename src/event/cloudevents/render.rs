@@ -107,6 +107,7 @@ fn attributes<'a>(event: &'a Event, kept: &mut Kept<'a>) -> Vec<(Cow<'static, st
     field(kept, "reasoncode", &meta.reason_code);
     field(kept, "schemaversion", &meta.schema_version);
     field(kept, "traceparent", &meta.traceparent);
+    field(kept, "tracestate", &meta.tracestate);
     field(kept, "correlationid", &meta.correlation_id);
     put(kept, "causationid", causation_id);
     put(kept, "org", Some(Cow::Borrowed(meta.org.as_str())));

@@ -6,11 +6,13 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{Field, ParseRules, clipped, too_large};
+use crate::event::envelope::EventMeta;
+use crate::event::filter::OWN_PREFIX;
 use crate::event::json::members;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits;
-use crate::trace::TraceContext;
+use crate::trace::{TRACESTATE_CHARS_MAX, TraceContext, read_tracestate};
 
 /// The characters of a JSON string, of at most `chars_max`.
 fn characters<'a>(name: &str, raw: &'a str, chars_max: usize) -> Result<Cow<'a, str>, Problem> {
@@ -98,6 +100,18 @@ pub(super) fn default_ordering_key(aggregate_type: Option<&str>, aggregate_id: O
     Some(key)
 }
 
+/// Refuses an event of a producer whose type is one of the hub's own.
+///
+/// # Errors
+/// When it is.
+pub fn not_reserved(meta: &EventMeta) -> Result<(), Problem> {
+    if !meta.event_type.starts_with(OWN_PREFIX) {
+        return Ok(());
+    }
+    let limit = format!("not `{OWN_PREFIX}…`: those are the hub's own events");
+    Err(Problem::field(Field::Type.name(), limit, &meta.event_type))
+}
+
 /// Units of a delay and their milliseconds; a number without one is seconds.
 const DELAY_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -112,9 +126,12 @@ pub(super) fn deliver_at(at: Option<&str>, delay: Option<&str>, now: UnixMs) -> 
             Ok(text.and_then(|text| UnixMs::parse_rfc3339(&text).ok()))
         }
         (None, Some(raw)) => {
-            let limit = "seconds as a whole number, or a text such as `90s`, `10m`, `2h`, `7d`";
+            let limit = "seconds as a whole number, or a text such as `90s`, `10m`, `2h`, `7d`, `PT1H30M`";
             let refused = || Problem::field(Field::Delay.name(), limit, clipped(raw));
             let text = raw.strip_prefix('"').map_or(Some(raw), |rest| rest.strip_suffix('"')).ok_or_else(refused)?;
+            if text.starts_with('P') {
+                return Ok(Some(now.plus_ms(iso_duration_ms(text).ok_or_else(refused)?)));
+            }
             let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
             let (number, unit) = text.split_at(digits);
             let unit_ms = match unit {
@@ -125,6 +142,22 @@ pub(super) fn deliver_at(at: Option<&str>, delay: Option<&str>, now: UnixMs) -> 
             Ok(Some(now.plus_ms(ms.ok_or_else(refused)?)))
         }
     }
+}
+
+/// Longest ISO 8601 duration taken; all units with six digits each make 40.
+const DURATION_CHARS_MAX: usize = 64;
+
+/// The milliseconds of an ISO 8601 duration of weeks, days, hours, minutes, seconds. A day has 24 hours here; years and
+/// months have no length of their own.
+fn iso_duration_ms(text: &str) -> Option<u64> {
+    // The parser takes forms beside the standard's, which do not begin so or have lower-case or signs.
+    let standard = |byte: u8| byte.is_ascii_digit() || b"PTWDHMS.".contains(&byte);
+    if text.len() > DURATION_CHARS_MAX || !text.bytes().all(standard) {
+        return None;
+    }
+    let span: jiff::Span = text.parse().ok()?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    u64::try_from(duration.as_millis()).ok()
 }
 
 /// Longest RFC 3339 text taken; nanoseconds and an offset make 35.
@@ -201,6 +234,16 @@ pub(super) fn traceparent(raw: Option<&str>) -> Result<Option<String>, Problem> 
         return Err(Problem::field(Field::Traceparent.name(), limit, clipped(&text)));
     }
     Ok(Some(text.into_owned()))
+}
+
+/// What the systems of a trace say of it: nothing without the trace.
+pub(super) fn tracestate(raw: Option<&str>, traceparent: Option<&str>) -> Result<Option<String>, Problem> {
+    let Some(text) = string(Field::Tracestate, raw, TRACESTATE_CHARS_MAX)? else { return Ok(None) };
+    let limit = format!("a W3C tracestate of at most {TRACESTATE_CHARS_MAX} characters: key=value, up to 32 of them");
+    match read_tracestate(&text) {
+        Some(state) => Ok(traceparent.map(|_| state)),
+        None => Err(Problem::field(Field::Tracestate.name(), limit, clipped(&text))),
+    }
 }
 
 /// Checks that a field is an object of at most `bytes_max` bytes, and gives its text.

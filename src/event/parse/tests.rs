@@ -57,6 +57,11 @@ fn an_event_says_when_it_is_due_by_time_or_by_delay() {
         ("\"2h\"", 7_200_000),
         ("\"7d\"", 604_800_000),
         ("\"3s\"", 3_000),
+        ("\"PT90S\"", 90_000),
+        ("\"PT1H30M\"", 5_400_000),
+        ("\"PT0.25S\"", 250),
+        ("\"P1DT12H\"", 129_600_000),
+        ("\"P2W\"", 1_209_600_000),
     ] {
         assert_eq!(due(&format!("\"delay\":{delay}")), Some(NOW.plus_ms(ms)), "{delay}");
     }
@@ -71,7 +76,15 @@ fn an_event_says_when_it_is_due_by_time_or_by_delay() {
         "\"1.5h\"",
         "\"10 m\"",
         "\"1w\"",
-        "\"PT1H\"",
+        "\"P1Y\"",
+        "\"P1M\"",
+        "\"P\"",
+        "\"PT\"",
+        "\"-PT1H\"",
+        "\"PT-1H\"",
+        "\"pt1h\"",
+        "\"PT1H \"",
+        "\"PT99999999999999999999S\"",
         "18446744073709551615",
         "99999999999999999999",
     ] {
@@ -91,7 +104,8 @@ fn a_full_envelope_is_read_field_by_field() {
           "occurred_at": "2026-11-21T08:00:00.5+01:00", "reason_code": "late",
           "source_refs": [{"system": "erp", "type": "doc", "id": "7"}], "schema_version": 3,
           "request_context": {"correlation_id": "c-1", "user_id": null, "extra": 1},
-          "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" }
+          "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+          "tracestate": "rojo=00f067aa0ba902b7" }
         "#;
     let draft = parse(body).expect("is taken");
     assert_eq!(draft.body, body.trim());
@@ -124,6 +138,7 @@ fn a_full_envelope_is_read_field_by_field() {
             metadata: None,
             source_refs: None,
             request_context: None,
+            tracestate: text("rojo=00f067aa0ba902b7"),
         }
     );
 }

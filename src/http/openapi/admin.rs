@@ -108,7 +108,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .path_parameter(
                 "fault",
                 "Which",
-                words(["panic-outbox", "panic-router", "panic-indexer", "panic-consumers", "fail-commit"]),
+                words(["panic-outbox", "panic-router", "panic-indexer", "panic-consumers", "panic-house", "fail-commit", "hold-answers"]),
             )
             .answers(202, "It was injected.", answer(vec![("fault", told()), ("actors", count())]))
             .refuses(&[ProblemKind::Forbidden]),

@@ -73,6 +73,10 @@ pub(super) fn operations() -> Vec<Operation> {
         consume("getPullConsumer", Method::GET, ONE)
             .told("Look up a pull consumer", "With its lag and what is out.")
             .answers(200, "The consumer.", reference("PullConsumerStanding")),
+        consume("listConsumerAttempts", Method::GET, "/v1/consumers/{name}/attempts")
+            .told("List the attempts of a pull consumer", "Newest first: what clients have answered, and what they have not within the lease.")
+            .common(&["cursor", "limit"])
+            .answers(200, "A page of attempts.", page("items", "Attempt")),
         manage("changePullConsumer", Method::PATCH, ONE)
             .told("Change a pull consumer", "Only what is sent changes. Name, org, ordering and start stay.")
             .optional_json(reference("PullConsumerChange"), example("longer", "A longer lease", &json!({ "lease_ms": 60_000 })))

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schema::{
-    EVENT_TYPE, FieldList, PRINTABLE, TRACEPARENT, answer, answer_with, any_text, count, flag, list, list_of, nullable,
-    page, problem, reference, request, text, time, told, words,
+    EVENT_TYPE, FieldList, PRINTABLE, TRACEPARENT, TRACESTATE, answer, answer_with, any_text, count, flag, list,
+    list_of, nullable, page, problem, reference, request, text, time, told, words,
 };
 use crate::config::Limits;
 use crate::event::cloudevents::{BATCH, STRUCTURED};
@@ -17,6 +17,7 @@ use crate::ground::limits::{
 };
 use crate::http::events::{EXPLAINED_DEFAULT, EXPLAINED_MAX};
 use crate::hub::Scope;
+use crate::trace::TRACESTATE_CHARS_MAX;
 
 const TAG: &str = "events";
 
@@ -187,8 +188,10 @@ fn cloud_events(events_max: usize) -> Value {
 
 fn cloud_event() -> Value {
     let attribute = json!({ "type": ["string", "number", "boolean", "null"] });
-    let event_type =
-        json!({ "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE });
+    let event_type = json!({
+        "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE,
+        "description": "Types that begin with `tidegate.` are the hub's own: a producer's are refused.",
+    });
     let mut schema = answer_with(
         vec![
             ("specversion", words(["1.0"])),
@@ -208,7 +211,8 @@ fn cloud_event() -> Value {
 }
 
 /// What a delay may be as a text.
-const DELAY: &str = "^[0-9]{1,9}(ms|s|m|h|d)?$";
+const DELAY: &str =
+    "^([0-9]{1,9}(ms|s|m|h|d)?|P([0-9]{1,4}W)?([0-9]{1,5}D)?(T([0-9]{1,6}H)?([0-9]{1,7}M)?([0-9]{1,8}S)?)?)$";
 
 fn scope() -> Value {
     nullable(any_text(SCOPE_CHARS_MAX))
@@ -253,6 +257,10 @@ fn envelope() -> FieldList {
     let event_type =
         json!({ "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE });
     let traceparent = json!({ "type": "string", "maxLength": KEY_CHARS_MAX, "pattern": TRACEPARENT });
+    let tracestate = json!({
+        "type": "string", "maxLength": TRACESTATE_CHARS_MAX, "pattern": TRACESTATE,
+        "description": "Kept beside `traceparent`, and not without it.",
+    });
     vec![
         ("id", nullable(text(EVENT_ID_CHARS_MAX))),
         ("type", event_type),
@@ -272,6 +280,7 @@ fn envelope() -> FieldList {
         ("ordering_key", nullable(any_text(KEY_CHARS_MAX))),
         ("request_context", request_context()),
         ("traceparent", nullable(traceparent)),
+        ("tracestate", nullable(tracestate)),
         ("deliver_at", nullable(time())),
         ("delay", nullable(json!({ "type": ["string", "integer"], "minimum": 0, "pattern": DELAY }))),
     ]

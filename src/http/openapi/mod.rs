@@ -44,7 +44,8 @@ A request that is no HTTP, or does not arrive in time, is answered before it rea
 
 /// `GET /v1/openapi.json`
 pub(crate) async fn serve(app: Shared) -> HttpResponse {
-    answer::text(StatusCode::OK, app.openapi.clone())
+    let document = app.openapi.get_or_init(|| text(app.listener, &app.hub.config().limits));
+    answer::text(StatusCode::OK, document.clone())
 }
 
 fn operations(limits: &Limits) -> Vec<Operation> {

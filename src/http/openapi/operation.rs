@@ -8,7 +8,19 @@ use serde_json::{Map, Value, json};
 use super::schema::{or_empty, problem};
 use crate::ground::error::ProblemKind;
 use crate::http::Listener;
+use crate::http::idempotency::{self, Rule};
 use crate::hub::Scope;
+
+/// What an operation that is done once under a key can be refused for.
+const ONCE_PROBLEMS: [ProblemKind; 7] = [
+    ProblemKind::InvalidField,
+    ProblemKind::RequestTimeout,
+    ProblemKind::TooLarge,
+    ProblemKind::IdempotencyBusy,
+    ProblemKind::IdempotencyDone,
+    ProblemKind::IdempotencyMismatch,
+    ProblemKind::IdempotencyFull,
+];
 
 /// Who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +118,12 @@ impl Operation {
     /// A request that may be part of a trace.
     pub(super) fn traced(self) -> Self {
         let description = "The trace that the events are part of, when they name none (W3C Trace Context); one that is not valid counts as absent";
-        self.header("traceparent", description, json!({ "type": "string" }))
+        let state = "What the systems of that trace say of it; one that is not valid counts as absent";
+        self.header("traceparent", description, json!({ "type": "string" })).header(
+            "tracestate",
+            state,
+            json!({ "type": "string" }),
+        )
     }
 
     /// A write that keeps who asked for it and in which context (EVT-5).
@@ -210,7 +227,28 @@ impl Operation {
     /// The operation object, as one listener has it.
     pub(super) fn to_json(&self, listener: Listener) -> Value {
         let mut answers = self.answers.clone();
-        let (security, access_problems) = self.access(listener);
+        let (security, mut access_problems) = self.access(listener);
+        let rule = idempotency::rule(&self.method, self.path);
+        let mut parameters = self.parameters.clone();
+        let mut description = self.description.clone();
+        match rule {
+            Rule::Once => {
+                access_problems.extend(ONCE_PROBLEMS);
+                parameters.push(json!({ "$ref": "#/components/parameters/IdempotencyKey" }));
+                answers.values_mut().for_each(|answer| {
+                    answer["headers"]["Idempotency-Replayed"] =
+                        json!({ "$ref": "#/components/headers/IdempotencyReplayed" });
+                });
+            }
+            Rule::Refused(reason) => {
+                access_problems.push(ProblemKind::InvalidField);
+                description = format!("{description} An Idempotency-Key is refused: {reason}.").trim().to_owned();
+            }
+            Rule::Ignored(reason) if self.method != Method::GET => {
+                description = format!("{description} An Idempotency-Key is passed over: {reason}.").trim().to_owned();
+            }
+            Rule::Ignored(_) => {}
+        }
         let mut by_status: BTreeMap<u16, Vec<ProblemKind>> = BTreeMap::new();
         for kind in self.problems.iter().chain(&access_problems) {
             let kinds = by_status.entry(kind.status()).or_default();
@@ -231,11 +269,11 @@ impl Operation {
             "security": security,
             "responses": answers,
         });
-        if !self.description.is_empty() {
-            out["description"] = Value::from(self.description.as_str());
+        if !description.is_empty() {
+            out["description"] = Value::from(description);
         }
-        if !self.parameters.is_empty() {
-            out["parameters"] = Value::from(self.parameters.clone());
+        if !parameters.is_empty() {
+            out["parameters"] = Value::from(parameters);
         }
         if let Some(body) = &self.body {
             out["requestBody"] = body.clone();
@@ -271,6 +309,9 @@ fn refusal(kinds: &[ProblemKind]) -> Value {
     });
     if kinds.iter().any(|kind| matches!(kind.status(), 429 | 503)) {
         out["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/RetryAfter" } });
+    }
+    if kinds.contains(&ProblemKind::IdempotencyBusy) {
+        out["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/RetryAfterBusy" } });
     }
     if kinds.contains(&ProblemKind::Unauthorized) {
         out["headers"] = json!({ "WWW-Authenticate": { "$ref": "#/components/headers/Authenticate" } });

@@ -11,6 +11,11 @@ pub(super) const PRINTABLE: &str = r"^[^\u0000-\u001F\u007F-\u009F]*$";
 pub(super) const EVENT_TYPE: &str = r"^[A-Za-z0-9_/:-]+(\.[A-Za-z0-9_/:-]+)*$";
 /// An event type, `prefix.*` or `*`.
 pub(super) const TYPE_PATTERN: &str = r"^(\*|[A-Za-z0-9_/:-]+(\.[A-Za-z0-9_/:-]+)*(\.\*)?)$";
+/// A W3C tracestate; a key may be there once.
+pub(super) const TRACESTATE: &str = concat!(
+    "^([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})=[ -+\\--<>-~]{0,255}[!-+\\--<>-~]",
+    "(,([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})=[ -+\\--<>-~]{0,255}[!-+\\--<>-~]){0,31}$",
+);
 /// A W3C traceparent.
 pub(super) const TRACEPARENT: &str = "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$";
 

@@ -11,6 +11,7 @@ use crate::event::filter::expression::EXPRESSION_CHARS_MAX;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::{EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::idempotency::KEY_CHARS_MAX;
 use crate::ratelimit::{BURST_MAX, PER_SECOND_MAX, PER_SECOND_MIN, RateLimit};
 
 /// An event type, `prefix.*` or `*`.
@@ -45,6 +46,11 @@ pub(super) fn parameters() -> Value {
         ("cursor", "Where the page begins: the `next_cursor` of the page before", any_text(QUERY_CHARS_MAX)),
         ("limit", "Most items of the page", limit),
     ];
+    let key = json!({
+        "name": crate::http::idempotency::NAME, "in": "header",
+        "description": "The request is done once under this key. For 24 hours (idempotency.keep_ms) the same request, by query, content type and body, gets the same answer; it waits while the first is being answered. A key belongs to the application and org of the API key, to the method and the path. Answers of 500 and above, 401, 403, 408 and 429 are not kept.",
+        "schema": { "type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!-~]+$" },
+    });
     list.into_iter()
         .map(|(name, description, schema)| {
             // The one parameter that an empty text does not leave out.
@@ -52,6 +58,7 @@ pub(super) fn parameters() -> Value {
             let parameter = json!({ "name": name, "in": "query", "description": description, "schema": schema });
             (name.to_owned(), parameter)
         })
+        .chain([("IdempotencyKey".to_owned(), key)])
         .collect::<serde_json::Map<String, Value>>()
         .into()
 }
@@ -89,6 +96,14 @@ pub(super) fn headers() -> Value {
             "required": true,
             "schema": count(),
         },
+        "RetryAfterBusy": {
+            "description": "Seconds after which the request is worth sending again, when it is.",
+            "schema": count(),
+        },
+        "IdempotencyReplayed": {
+            "description": "`true` on an answer that was recorded before, when the request named an Idempotency-Key.",
+            "schema": told(),
+        },
         "Authenticate": {
             "description": "The scheme that is expected (RFC 9110).",
             "required": true,
@@ -123,6 +138,7 @@ fn problem() -> Value {
             ("earliest_seq", count()),
             ("earliest_cursor", told()),
             ("seq", count()),
+            ("original_status", whole(100, 599)),
             ("state", told()),
         ],
         &["type", "title", "status", "detail", "retryable"],

@@ -13,6 +13,7 @@ use crate::hub::Scope;
 use crate::source::record::{
     DESCRIPTION_CHARS_MAX, HEADER_CHARS_MAX, KINDS, NAME_CHARS_MAX, RULE_CHARS_MAX, SECRET_CHARS_MAX, TOLERANCE_S_MAX,
 };
+use crate::source::verify::Algorithm;
 
 const TAG: &str = "sources";
 /// What a name may be.
@@ -108,7 +109,7 @@ fn verification() -> Value {
             ("kind", words(KINDS)),
             ("tolerance_s", nullable(whole(1, TOLERANCE_S_MAX))),
             ("header", nullable(text(HEADER_CHARS_MAX))),
-            ("algorithm", nullable(words(["sha256", "sha512"]))),
+            ("algorithm", nullable(words(Algorithm::NAMES))),
             ("encoding", nullable(words(["hex", "base64"]))),
             ("prefix", nullable(any_text(RULE_CHARS_MAX))),
             ("username", nullable(text(RULE_CHARS_MAX))),

@@ -4,6 +4,7 @@
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
 //! - `index`: rows of the log's index
 //! - `schedule`: events that wait for their time
+//! - `idempotency`: what is known of idempotency keys
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
 //! - here: the two stores under test, and what tests of more than one concern use
 
@@ -20,6 +21,7 @@ macro_rules! contract {
 }
 
 mod failures;
+mod idempotency;
 mod index;
 mod log;
 mod schedule;
@@ -34,8 +36,8 @@ use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, LogIndex, Prepared, ReadLimits, Registry,
-    RowRecord, ScheduleStore, StateOp,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, IdempotencyStore, LogIndex, Prepared,
+    ReadLimits, Registry, RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
 use crate::ground::clock::UnixMs;
@@ -51,10 +53,13 @@ trait Subject {
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
+    fn idempotency(&self) -> &dyn IdempotencyStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
+    /// The next commit of idempotency keys is written and reported as failed.
+    fn tear_next_keys(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -108,7 +113,15 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        self.engine()
+    }
+
     fn tear_next_schedule(&self) {
+        self.tear_next_append();
+    }
+
+    fn tear_next_keys(&self) {
         self.tear_next_append();
     }
 
@@ -157,8 +170,16 @@ impl Subject for OnFake {
         &*self.0
     }
 
+    fn idempotency(&self) -> &dyn IdempotencyStore {
+        &*self.0
+    }
+
     fn tear_next_schedule(&self) {
         self.0.plan(Call::Schedule, 1, Fault::Torn);
+    }
+
+    fn tear_next_keys(&self) {
+        self.0.plan(Call::Keys, 1, Fault::Torn);
     }
 
     fn tear_next_append(&self) {

@@ -2,13 +2,15 @@
 //!
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
-//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
+//! `idempotency-answers-N` per ten minutes, `dead`, `registry`.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
 mod consumers;
+mod idempotency;
 mod index;
 mod log;
 mod registry;
@@ -62,6 +64,7 @@ pub(super) struct Inner {
     registry: sled::Tree,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
+    idempotency: idempotency::Stretches,
     rows: Mutex<consumers::RowTrees>,
 }
 
@@ -96,6 +99,7 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
+            idempotency: idempotency::Stretches::open(&db),
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,

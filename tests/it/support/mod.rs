@@ -1,6 +1,7 @@
 //! What the tests share: a hub process, a scripted receiver, a client, and waiting for conditions instead of for time.
 
 mod api;
+mod crash;
 mod hub;
 mod load;
 mod receiver;
@@ -10,6 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use api::{Answer, Api};
+pub use crash::{Kill, Kills, Prey};
 pub use hub::Hub;
 pub use load::{Load, assert_stored, key_of};
 pub use receiver::{Delivery, Receiver, Reply};
