@@ -26,6 +26,7 @@
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`bulk`]: events out to files and in from files: exports and imports
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`upstream`]: systems that the hub calls: adapters, the one call path, reads and their cache
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`handler`]: in-process handlers: registry, context, actor
 //! - [`hub`]: puts it all together; the face of the library
@@ -63,4 +64,5 @@ pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod trace;
+pub mod upstream;
 pub mod webhook;

@@ -35,6 +35,9 @@ const FAST: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 /// Bounds of calls to the outside, in seconds.
 const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
+/// Bounds of whole calls of upstreams, waits and further attempts included, in seconds.
+const INTEGRATIONS: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
     source_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_source_requests_total", "Requests of third parties at sources, by kind of verification and outcome."), &["kind", "outcome"]);
@@ -79,6 +82,22 @@ series! {
     actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
     http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
     errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    integration_requests: IntCounterVec = IntCounterVec::new(Opts::new("integration_requests_total", "Calls of upstreams, by adapter and whether they succeeded."), &["adapter_id", "status"]);
+    integration_seconds: HistogramVec = HistogramVec::new(HistogramOpts::new("integration_request_duration_seconds", "Time of one call of an upstream, further attempts and waits included.").buckets(INTEGRATIONS.to_vec()), &["adapter_id"]);
+    integration_errors: IntCounterVec = IntCounterVec::new(Opts::new("integration_errors_total", "Calls of upstreams that failed, by adapter and kind of error."), &["adapter_id", "error_type"]);
+    integration_breaker: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_circuit_breaker_state", "State of an upstream's breaker: 0 closed, 1 half-open, 2 open."), &["adapter_id"]);
+    integration_retries: IntCounterVec = IntCounterVec::new(Opts::new("integration_retries_total", "Further attempts of calls of upstreams."), &["adapter_id"]);
+    bridge_contact_success: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_contact_success_total", "Reads of an upstream that found what they asked for."), &["adapter_id"]);
+    bridge_contact_fallback: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_contact_fallback_total", "Reads of an upstream that were answered without what they asked for, by reason."), &["adapter_id", "reason"]);
+    bridge_cache_hit: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_cache_hit_total", "Reads of an upstream that the cache answered."), &["adapter_id"]);
+    bridge_cache_stale: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_cache_stale_total", "Reads of an upstream that an old answer served because it was down."), &["adapter_id"]);
+    bridge_publish_success: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_publish_success_total", "Publishes that an upstream has taken."), &["adapter_id"]);
+    bridge_publish_deferred: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_publish_deferred_total", "Publishes that failed and wait in the durable queue."), &["adapter_id"]);
+    bridge_permanent_failure: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_permanent_failure_total", "Calls of an upstream that were given up, by reason."), &["adapter_id", "reason"]);
+    bridge_retry_attempts: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_retry_attempts_total", "Further attempts of publishes out of the durable queue."), &["adapter_id"]);
+    bridge_retry_depth_max: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_retry_depth_max", "Most publishes of an upstream that have waited at once."), &["adapter_id"]);
+    bridge_dead_letters: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_dead_letters", "Publishes of an upstream that are dead letters."), &["adapter_id"]);
+    bridge_circuit_state: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_circuit_state", "State of an upstream's breaker: 0 closed, 1 half-open, 2 open."), &["adapter_id"]);
     trace_spans: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_trace_spans_total", "Spans, by what came of them: exported, dropped because the queue was full, dropped because the collector did not take them."), &["outcome"]);
     paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");
     ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");

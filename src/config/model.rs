@@ -18,6 +18,10 @@ use crate::ground::secret::{Sealer, Secret, SecretError};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Systems that the hub calls, as they are declared here; others are declared over the admin API.
+    pub upstreams: Vec<UpstreamTable>,
+    /// What all upstreams share.
+    pub upstream: Upstream,
     /// Listeners, threads, timeouts of the front door.
     pub server: Server,
     /// Bounds of what a producer may send.
@@ -56,6 +60,21 @@ pub struct Config {
     pub supervise: Supervise,
     /// Fault injection.
     pub faults: Faults,
+}
+
+/// The declaration of one upstream, as it stands in the file: who reads it is `upstream::record`. Secrets are elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UpstreamTable(pub serde_json::Map<String, serde_json::Value>);
+
+/// What all upstreams share (UPS-3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Answers of reads that are kept.
+    pub cache_entries_max: u64,
+    /// And the memory they take, in bytes.
+    pub cache_bytes_max: u64,
 }
 
 /// Listeners, threads, timeouts of the front door.

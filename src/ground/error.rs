@@ -76,6 +76,10 @@ problem_kinds! {
     Overloaded = "overloaded", 503, true, "The hub cannot take this now";
     /// The disk has too little space left.
     DiskFull = "disk-full", 503, true, "The data directory has too little free space";
+    /// A system behind the hub answered with something that is no answer.
+    UpstreamFailed = "upstream-failed", 502, false, "The upstream did not answer as it should";
+    /// A system behind the hub cannot be had now.
+    UpstreamUnavailable = "upstream-unavailable", 503, true, "The upstream cannot be had now";
     /// Something inside failed; the log has the cause.
     Internal = "internal", 500, true, "The hub failed to do this";
 }

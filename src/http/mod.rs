@@ -26,6 +26,7 @@ mod socket;
 mod sources;
 mod stream;
 mod table;
+mod upstreams;
 mod webhooks;
 
 pub use server::{Addresses, Servers, start};

@@ -12,7 +12,7 @@ use actix_web::web::{self, ServiceConfig};
 
 use super::{
     Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, exports, health, imports, jobs, openapi,
-    push, replays, schedule, socket, sources, stream, webhooks,
+    push, replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
 /// Where a route is offered.
@@ -138,6 +138,18 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/dead-letters/{id}/redrive"       => dead_letters::redrive;
     Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
     Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
+
+    Both  GET    "/v1/upstreams/{id}/reads/{read}"     => upstreams::read;
+    Admin POST   "/v1/admin/upstreams"                 => upstreams::create;
+    Admin GET    "/v1/admin/upstreams"                 => upstreams::list;
+    Admin GET    "/v1/admin/upstreams/health"          => upstreams::health;
+    Admin GET    "/v1/admin/upstreams/{id}"            => upstreams::show;
+    Admin PATCH  "/v1/admin/upstreams/{id}"            => upstreams::change;
+    Admin DELETE "/v1/admin/upstreams/{id}"            => upstreams::delete;
+    Admin POST   "/v1/admin/upstreams/{id}/test"       => upstreams::test;
+    Admin POST   "/v1/admin/upstreams/{id}/clear-cache" => upstreams::clear_cache;
+    Admin POST   "/v1/admin/upstreams/{id}/reset-counters" => upstreams::reset_counters;
+    Admin POST   "/v1/admin/upstreams/{id}/rotate-credential" => upstreams::rotate;
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;

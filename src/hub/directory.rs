@@ -285,6 +285,7 @@ impl Directory {
                     registry: Arc::clone(&parts.registry),
                     metrics: Arc::clone(&parts.metrics),
                     clock: Arc::clone(&parts.clock),
+                    watch: None,
                 };
                 let breaker = supervise(arbiter, ActorKind::Breaker, &parts.health, move || {
                     BreakerActor::new(breaker_parts.clone())

@@ -47,6 +47,7 @@ mod schedule;
 mod settings;
 mod sources;
 mod stop;
+mod upstreams;
 mod webhooks;
 
 use std::path::Path;
@@ -82,6 +83,7 @@ use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health, PanicSwitch};
 use crate::trace::Tracer;
+use crate::upstream::Upstreams;
 use crate::webhook::guard::AddressPolicy;
 
 pub use accept::Accepted;
@@ -101,6 +103,7 @@ pub(crate) use pulls::STANDING;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
+pub use upstreams::AdapterOptions;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -142,6 +145,8 @@ struct Inner {
     bulk: Arc<Bulk>,
     imports: bulk_imports::Imports,
     sources: sources::Sources,
+    upstreams: Arc<Upstreams>,
+    declared_upstreams: upstreams::DeclaredUpstreams,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -361,6 +366,8 @@ impl Hub {
                 ok: true,
                 detail: if self.is_paused() { "paused" } else { "going out" }.into(),
             },
+            // A system that is down is no fault of the hub's: it stays ready.
+            Component { name: "upstreams", ok: true, detail: self.upstreams_seen() },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }

@@ -20,6 +20,7 @@ use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
+use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::bulk::Bulk;
@@ -47,6 +48,9 @@ use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
 use crate::trace::{TraceError, Tracer};
+use crate::upstream::Upstreams;
+use crate::upstream::cache::ReadCache;
+use crate::upstream::service::UpstreamParts;
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -244,6 +248,20 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
+        let upstream_parts = UpstreamParts {
+            arbiters: threads.lanes.clone(),
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            tracer: tracer.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        let cache = ReadCache::new(config.upstream.cache_entries_max, config.upstream.cache_bytes_max);
+        let upstreams = Arc::new(Upstreams::new(upstream_parts, cache));
+        let declared_upstreams =
+            DeclaredUpstreams::new(Documents::new(Arc::clone(&registry), "upstream"), outbound_settings);
+        declared_upstreams.load(&upstreams, &config, &policy, &sealer, &clock)?;
         let (sender, noticed) = mpsc::unbounded_channel();
         let (alerts, noted) = (Arc::default(), Arc::default());
         let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
@@ -411,6 +429,8 @@ impl Hub {
             replays,
             bulk,
             imports,
+            upstreams,
+            declared_upstreams,
             sealer,
             policy,
             house_panics: PanicSwitch::default(),

@@ -32,11 +32,13 @@ pub enum ActorKind {
     Pull,
     /// Keeps house: what is done now and then, and what inboxes ask of the hub.
     House,
+    /// Calls one upstream.
+    Upstream,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -48,6 +50,7 @@ impl ActorKind {
         Self::Schedule,
         Self::Pull,
         Self::House,
+        Self::Upstream,
     ];
 
     /// Its name, bounded for labels.
@@ -65,6 +68,7 @@ impl ActorKind {
             Self::Schedule => "schedule",
             Self::Pull => "pull",
             Self::House => "house",
+            Self::Upstream => "upstream",
         }
     }
 
@@ -81,6 +85,7 @@ impl ActorKind {
             Self::Schedule => 8,
             Self::Pull => 9,
             Self::House => 10,
+            Self::Upstream => 11,
         }
     }
 }

@@ -55,4 +55,6 @@ mod sources;
 mod store;
 mod support;
 mod traces;
+mod upstreams;
+mod upstreams_by_clock;
 mod webhooks;

@@ -24,6 +24,7 @@ mod schedule;
 mod schema;
 mod shared;
 mod sources;
+mod upstreams;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -62,6 +63,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         exports::operations(),
         imports::operations(),
         dead_letters::operations(),
+        upstreams::operations(),
         admin::operations(),
     ]
     .into_iter()
@@ -107,6 +109,7 @@ fn schemas() -> Map<String, Value> {
         imports::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
+        upstreams::schemas(),
         admin::schemas(),
     ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
