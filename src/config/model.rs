@@ -48,6 +48,8 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Long work in steps: replays, redrives.
     pub jobs: Jobs,
+    /// Exports and imports.
+    pub bulk: Bulk,
     /// When owners of webhooks are told that they fail, and when webhooks are paused.
     pub health: Health,
     /// Where the key that seals secrets comes from.
@@ -354,6 +356,28 @@ pub struct Jobs {
     pub finished_max: usize,
     /// How long they are kept.
     pub finished_ms: u64,
+}
+
+/// Exports and imports (BLK-1, BLK-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bulk {
+    /// Bytes of a part of an export before they are packed, when its request does not say.
+    pub part_bytes: u64,
+    /// Bytes of all exports on disk.
+    pub exports_bytes_max: u64,
+    /// How long exports that have ended are kept.
+    pub exports_ms: u64,
+    /// Bytes of one upload.
+    pub import_bytes_max: u64,
+    /// Bytes of all uploads on disk.
+    pub imports_bytes_max: u64,
+    /// Imports that are kept, uploads among them.
+    pub imports_max: usize,
+    /// How long an upload that nothing is sent to, and an import that has ended, is kept.
+    pub imports_ms: u64,
+    /// Events a second of an import whose request does not say; 0 means as fast as live traffic lets it.
+    pub import_rate: u32,
 }
 
 /// When owners of webhooks are told that they fail, and when webhooks are paused (WHK-7).

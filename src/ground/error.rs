@@ -72,6 +72,8 @@ problem_kinds! {
     SchemaViolation = "schema-violation", 422, false, "The event is not what the catalog says";
     /// A version of a schema that breaks an older one.
     IncompatibleSchema = "incompatible-schema", 409, false, "The version breaks an older one";
+    /// The range that was asked for lies outside.
+    RangeNotSatisfiable = "range-not-satisfiable", 416, false, "The range lies outside of what is there";
     /// The key has used up its rate.
     RateLimited = "rate-limited", 429, true, "The key's rate limit is reached";
     /// The hub has more work than it can take, or is not ready.

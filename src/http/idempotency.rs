@@ -62,6 +62,11 @@ static EXCEPTIONS: &[(Method, &str, Rule)] = &[
         ),
     ),
     (
+        Method::PATCH,
+        "/v1/imports/{id}/content",
+        Rule::Refused("its body may be of any length; its offset tells a repeat"),
+    ),
+    (
         Method::POST,
         "/v1/consumers/{name}/pull",
         Rule::Refused(

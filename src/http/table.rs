@@ -11,8 +11,9 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, health, jobs, lifecycles,
-    links, openapi, publishes, push, quarantine, replays, schedule, socket, sources, stream, upstreams, webhooks,
+    Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, exports, health, imports, jobs,
+    lifecycles, links, openapi, publishes, push, quarantine, replays, schedule, socket, sources, stream, upstreams,
+    webhooks,
 };
 
 /// Where a route is offered.
@@ -153,6 +154,21 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/jobs"                            => jobs::list;
     Both  GET    "/v1/jobs/{id}"                       => jobs::show;
     Both  POST   "/v1/jobs/{id}/cancel"                => jobs::cancel;
+
+    Both  POST   "/v1/exports"                         => exports::create;
+    Both  GET    "/v1/exports"                         => exports::list;
+    Both  GET    "/v1/exports/{id}"                    => exports::show;
+    Both  DELETE "/v1/exports/{id}"                    => exports::delete;
+    Both  GET    "/v1/exports/{id}/parts"              => exports::parts;
+    Both  GET    "/v1/exports/{id}/parts/{n}"          => exports::part;
+
+    Both  POST   "/v1/imports"                         => imports::create;
+    Both  GET    "/v1/imports"                         => imports::list;
+    Both  GET    "/v1/imports/{id}"                    => imports::show;
+    Both  PATCH  "/v1/imports/{id}/content"            => imports::append;
+    Both  POST   "/v1/imports/{id}/commit"             => imports::commit;
+    Both  GET    "/v1/imports/{id}/report"             => imports::report;
+    Both  DELETE "/v1/imports/{id}"                    => imports::delete;
 
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;

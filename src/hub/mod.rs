@@ -22,6 +22,9 @@
 
 mod accept;
 mod alerts;
+mod bulk;
+mod bulk_exports;
+mod bulk_imports;
 mod catalog;
 mod consume;
 mod deliveries;
@@ -60,6 +63,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::bulk::Bulk;
 use crate::catalog::Catalog;
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
@@ -93,6 +97,8 @@ use crate::webhook::guard::AddressPolicy;
 
 pub use crate::store::store_problem;
 pub use accept::Accepted;
+pub use bulk_exports::PartFile;
+pub use bulk_imports::Upload;
 pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
@@ -149,6 +155,8 @@ struct Inner {
     idempotency: Arc<Idempotency>,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
+    bulk: Arc<Bulk>,
+    imports: bulk_imports::Imports,
     sources: sources::Sources,
     upstreams: Arc<Upstreams>,
     declared_upstreams: upstreams::DeclaredUpstreams,
@@ -270,10 +278,11 @@ impl Hub {
         &self,
         events: Vec<Prepared>,
         atomic: bool,
+        lane: accept::Lane,
         passage: Passage,
     ) -> Result<oneshot::Receiver<AppendReply>, Problem> {
         let inner = &self.inner;
-        let permit = self.enter(&events)?;
+        let permit = self.enter(lane, &events)?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner
@@ -284,14 +293,22 @@ impl Hub {
     }
 
     /// A share of the gate for these events.
-    fn enter<'a>(&self, events: impl IntoIterator<Item = &'a Prepared>) -> Result<TenantPermit, Problem> {
+    fn enter<'a>(
+        &self,
+        lane: accept::Lane,
+        events: impl IntoIterator<Item = &'a Prepared>,
+    ) -> Result<TenantPermit, Problem> {
         let (mut org, mut bytes) = (None, 0);
         for event in events {
             org.get_or_insert(event.org());
             bytes += event.record().len();
         }
         let full = |full: crate::outbox::Full| Problem::new(ProblemKind::Overloaded, full.to_string());
-        self.inner.gate.enter(org.unwrap_or_default(), bytes).map_err(full)
+        let tenant = match lane {
+            accept::Lane::Org => org.unwrap_or_default(),
+            accept::Lane::Bulk => accept::BULK_TENANT,
+        };
+        self.inner.gate.enter(tenant, bytes).map_err(full)
     }
 
     /// The answers of the log, counted.

@@ -10,6 +10,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::bulk::{Importer, Works, tidy_bulk};
+use super::bulk_imports::Imports;
 use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
@@ -25,6 +27,7 @@ use super::sources::Sources;
 use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::bulk::Bulk;
 use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
@@ -201,6 +204,7 @@ impl Hub {
         let quarantine = Quarantine::open(engine.clone())?;
         let redactor = Redactor::new(Arc::clone(types.catalog()) as Arc<dyn RedactionSource>);
         let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
+        let imports = Imports::load(Documents::new(Arc::clone(&registry), "import"))?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         for (consumer, dead) in state.dead_letter_counts()? {
             metrics.dead_letters_moved(&consumer, i64::try_from(dead).unwrap_or(i64::MAX));
@@ -436,6 +440,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let bulk = Bulk::new(&config, finder.clone(), redactor.clone(), Arc::clone(&clock), Arc::clone(&random));
         let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
@@ -476,6 +481,8 @@ impl Hub {
             idempotency,
             jobs,
             replays,
+            bulk,
+            imports,
             upstreams,
             declared_upstreams,
             sealer,
@@ -484,7 +491,8 @@ impl Hub {
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
-        inner.jobs.begin(Arc::new(inner.replays.clone()));
+        inner.bulk.set_taking(Arc::new(Importer(Arc::downgrade(&inner))));
+        inner.jobs.begin(Arc::new(Works { replays: inner.replays.clone(), bulk: Arc::clone(&inner.bulk) }));
         begin_housekeeping(&threads.core, &inner, noticed);
         Ok(Hub { inner })
     }
@@ -516,6 +524,10 @@ fn begin_housekeeping(core: &ArbiterHandle, inner: &Arc<Inner>, noticed: mpsc::U
     keep(Box::new({
         let (hub, clock) = (hub.clone(), Arc::clone(&clock));
         move || expire_quarantine(hub.clone(), Arc::clone(&clock)).boxed()
+    }));
+    keep(Box::new({
+        let hub = hub.clone();
+        move || tidy_bulk(hub.clone()).boxed()
     }));
     keep(Box::new(move || forget_old_keys(hub.clone(), Arc::clone(&clock)).boxed()));
 }

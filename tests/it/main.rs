@@ -9,6 +9,8 @@
 mod access;
 mod admin;
 mod bench;
+mod bulk;
+mod bulk_round_trip;
 mod catalog;
 mod catalog_crash;
 mod catalog_policy;

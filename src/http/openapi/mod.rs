@@ -15,7 +15,9 @@ mod cdc;
 mod consumers;
 mod dead_letters;
 mod events;
+mod exports;
 mod health;
+mod imports;
 mod jobs;
 mod links;
 mod operation;
@@ -64,6 +66,8 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         replays::operations(),
         jobs::operations(),
         publishes::operations(),
+        exports::operations(),
+        imports::operations(),
         dead_letters::operations(),
         upstreams::operations(),
         admin::operations(),
@@ -110,6 +114,8 @@ fn schemas() -> Map<String, Value> {
         replays::schemas(),
         jobs::schemas(),
         publishes::schemas(),
+        exports::schemas(),
+        imports::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         upstreams::schemas(),

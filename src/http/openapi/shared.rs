@@ -126,6 +126,7 @@ fn problem() -> Value {
             ("retryable", flag()),
             ("scope", told()),
             ("offset", count()),
+            ("bytes", count()),
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
