@@ -18,6 +18,7 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
 //! - [`idempotency`]: requests that name a key are done once
+//! - [`link`]: links between entities of different modules
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
@@ -25,6 +26,7 @@
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`upstream`]: systems that the hub calls: adapters, the one call path, reads and their cache
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`catalog`]: what events mean: types, schemas, what is hidden of them
 //! - [`handler`]: in-process handlers: registry, context, actor
@@ -48,6 +50,7 @@ pub mod hub;
 pub mod idempotency;
 pub mod inbox;
 pub mod job;
+pub mod link;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
@@ -63,4 +66,5 @@ pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod trace;
+pub mod upstream;
 pub mod webhook;

@@ -18,6 +18,10 @@ use crate::ground::secret::{Sealer, Secret, SecretError};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Systems that the hub calls, as they are declared here; others are declared over the admin API.
+    pub upstreams: Vec<UpstreamTable>,
+    /// What all upstreams share.
+    pub upstream: Upstream,
     /// Listeners, threads, timeouts of the front door.
     pub server: Server,
     /// Bounds of what a producer may send.
@@ -26,6 +30,8 @@ pub struct Config {
     pub log: Log,
     /// Events that are held back until they are due.
     pub schedule: Schedule,
+    /// Links between entities.
+    pub links: Links,
     /// In-process handlers; changeable at run time.
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
@@ -54,6 +60,21 @@ pub struct Config {
     pub supervise: Supervise,
     /// Fault injection.
     pub faults: Faults,
+}
+
+/// The declaration of one upstream, as it stands in the file: who reads it is `upstream::record`. Secrets are elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UpstreamTable(pub serde_json::Map<String, serde_json::Value>);
+
+/// What all upstreams share (UPS-3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Answers of reads that are kept.
+    pub cache_entries_max: u64,
+    /// And the memory they take, in bytes.
+    pub cache_bytes_max: u64,
 }
 
 /// Listeners, threads, timeouts of the front door.
@@ -137,6 +158,14 @@ impl Log {
     pub fn retention_bytes_max(&self) -> Option<u64> {
         (self.retention_bytes > 0).then_some(self.retention_bytes)
     }
+}
+
+/// Links between entities (LNK-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Links {
+    /// Most links of one org.
+    pub per_org_max: u64,
 }
 
 /// Events that are held back until they are due (ING-7).

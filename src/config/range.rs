@@ -31,6 +31,8 @@ pub enum Range {
     Wholes(usize, u64, u64),
     /// Log levels, alone or per module.
     Levels,
+    /// At most so many declarations of upstreams, no secret in clear among them.
+    Upstreams(usize),
 }
 
 const MIB: u64 = 1 << 20;
@@ -44,6 +46,9 @@ const EVENT_BYTES_CEILING: u64 = limits::EVENT_BYTES_CEILING as u64;
 
 /// Every setting and what it may be.
 pub const SETTINGS: &[(&str, Range)] = &[
+    ("upstreams", Range::Upstreams(1_000)),
+    ("upstream.cache_entries_max", Range::Whole(1, 10_000_000)),
+    ("upstream.cache_bytes_max", Range::Whole(64 << 10, 16 * GIB)),
     ("server.data_dir", Range::Name(4_096)),
     ("server.public", Range::Address),
     ("server.admin", Range::Address),
@@ -70,6 +75,7 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("schedule.ahead_ms_max", Range::Whole(1_000, YEARS)),
     ("schedule.events_max", Range::Whole(1, 1_000_000)),
     ("schedule.bytes_max", Range::Whole(MIB, 16 * GIB)),
+    ("links.per_org_max", Range::Whole(1, 1_000_000_000)),
     ("outbox.enabled", Range::Flag),
     ("outbox.processor_enabled", Range::Flag),
     ("outbox.startup_drain_enabled", Range::Flag),
@@ -141,6 +147,15 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("faults.enabled", Range::Flag),
 ];
 
+/// Members of `auth` that are secret: here they may only say where the secret is.
+const SECRET_MEMBERS: [&str; 4] = ["token", "password", "client_secret", "value"];
+
+/// Whether a declaration of an upstream has a secret in clear.
+fn holds_secret(declared: &Value) -> bool {
+    let auth = declared.get("auth");
+    SECRET_MEMBERS.iter().any(|name| auth.and_then(|auth| auth.get(name)).is_some_and(|value| !value.is_object()))
+}
+
 /// The setting of this name and what it may be.
 #[must_use]
 pub fn setting(key: &str) -> Option<(&'static str, Range)> {
@@ -178,6 +193,29 @@ impl Range {
             Self::Levels => {
                 "error, warn, info, debug, trace or off, or such pairs as info,tidegate::outbox=debug".into()
             }
+            Self::Upstreams(count) => format!(
+                "a list of at most {count} tables, the secret of each `auth` given as {{ env = NAME }} or {{ file = PATH }}"
+            ),
+        }
+    }
+
+    /// What of a value that was refused may be repeated.
+    #[must_use]
+    pub fn shown(self, value: &Value) -> String {
+        match self {
+            // A secret may stand in it.
+            Self::Upstreams(_) => "what was given".to_owned(),
+            Self::Flag
+            | Self::Whole(..)
+            | Self::WholeOrZero(..)
+            | Self::Fraction(..)
+            | Self::Text(_)
+            | Self::Name(_)
+            | Self::Choice(_)
+            | Self::Address
+            | Self::Networks(_)
+            | Self::Wholes(..)
+            | Self::Levels => value.to_string(),
         }
     }
 
@@ -202,6 +240,9 @@ impl Range {
                 .as_array()
                 .is_some_and(|list| list.len() <= count && list.iter().all(|item| Self::Whole(min, max).admits(item))),
             Self::Levels => text.is_some_and(levels_fit),
+            Self::Upstreams(count) => value.as_array().is_some_and(|list| {
+                list.len() <= count && list.iter().all(|one| one.is_object() && !holds_secret(one))
+            }),
         }
     }
 
@@ -216,6 +257,7 @@ impl Range {
             Self::Whole(..) | Self::WholeOrZero(..) => digits.parse::<u64>().map_or_else(|_| kept(), Value::from),
             Self::Fraction(..) => digits.parse::<f64>().map_or_else(|_| kept(), Value::from),
             Self::Text(_) | Self::Name(_) | Self::Choice(_) | Self::Address | Self::Levels => kept(),
+            Self::Upstreams(_) => serde_json::from_str(text).unwrap_or_else(|_| kept()),
             Self::Networks(_) => list(text, |item| Value::String(item.to_owned())),
             Self::Wholes(_, min, max) => list(text, |item| Self::Whole(min, max).read(item)),
         }

@@ -25,11 +25,14 @@
 //! - RD-3 Redacting again changes nothing: a hash carries a tag by which the hub knows its own.
 //! - RD-4 When several redactions meet one place, the one that tells least counts: drop, then mask, then hash. One for a
 //!   container covers what is in it.
-//! - RD-5 An event whose type has no redaction for an audience is borrowed, not copied.
+//! - RD-5 What others say of an event (a handler's error, an endpoint's answer) is cleared of redacted values before it is
+//!   kept, logged or traced: see [`Redactor::cleared`].
+//! - RD-6 An event whose type has no redaction for an audience is borrowed, not copied.
 
 mod apply;
 mod key;
 mod read;
+mod redactor;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +43,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 pub use self::key::RedactionKey;
+pub use self::redactor::{ANSWER_WITHHELD, RedactionSource, Redactor, WITHHELD};
 use super::envelope::{Event, EventMeta, Span};
 use super::json::members;
 use crate::ground::error::Problem;

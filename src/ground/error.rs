@@ -78,6 +78,10 @@ problem_kinds! {
     Overloaded = "overloaded", 503, true, "The hub cannot take this now";
     /// The disk has too little space left.
     DiskFull = "disk-full", 503, true, "The data directory has too little free space";
+    /// A system behind the hub answered with something that is no answer.
+    UpstreamFailed = "upstream-failed", 502, false, "The upstream did not answer as it should";
+    /// A system behind the hub cannot be had now.
+    UpstreamUnavailable = "upstream-unavailable", 503, true, "The upstream cannot be had now";
     /// Something inside failed; the log has the cause.
     Internal = "internal", 500, true, "The hub failed to do this";
 }
@@ -126,6 +130,19 @@ impl Problem {
         problem.limit = Some(limit);
         problem.sent = Some(super::limits::clip(&sent.to_string(), SENT_CHARS_MAX).to_owned());
         problem
+    }
+
+    /// The same problem where the object it is about stands within another: `path` goes before the field.
+    #[must_use]
+    pub fn under(mut self, path: &str) -> Self {
+        if let Some(field) = self.field.take() {
+            let whole = format!("{path}.{field}");
+            if let Some(rest) = self.detail.strip_prefix(&field) {
+                self.detail = format!("{whole}{rest}");
+            }
+            self.field = Some(whole);
+        }
+        self
     }
 
     /// The same problem as one of another kind.

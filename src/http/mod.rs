@@ -16,8 +16,10 @@ mod health;
 mod idempotency;
 mod jobs;
 mod lifecycles;
+mod links;
 mod openapi;
 mod params;
+mod publishes;
 mod push;
 mod quarantine;
 mod replays;
@@ -27,6 +29,7 @@ mod socket;
 mod sources;
 mod stream;
 mod table;
+mod upstreams;
 mod webhooks;
 
 pub use server::{Addresses, Servers, start};

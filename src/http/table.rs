@@ -12,7 +12,7 @@ use actix_web::web::{self, ServiceConfig};
 
 use super::{
     Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, health, jobs, lifecycles,
-    openapi, push, quarantine, replays, schedule, socket, sources, stream, webhooks,
+    links, openapi, publishes, push, quarantine, replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
 /// Where a route is offered.
@@ -111,6 +111,12 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/quarantine/{id}/discard"         => quarantine::discard;
     Both  POST   "/v1/quarantine/redrive"              => quarantine::redrive_many;
 
+    Both  POST   "/v1/links"                           => links::create;
+    Both  GET    "/v1/links"                           => links::list;
+    Both  GET    "/v1/links/walk"                      => links::walk;
+    Both  GET    "/v1/links/{id}"                      => links::show;
+    Both  DELETE "/v1/links/{id}"                      => links::delete;
+
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
     Both  GET    "/v1/webhooks/{id}"                   => webhooks::show;
@@ -154,6 +160,18 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
     Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
 
+    Both  GET    "/v1/upstreams/{id}/reads/{read}"     => upstreams::read;
+    Admin POST   "/v1/admin/upstreams"                 => upstreams::create;
+    Admin GET    "/v1/admin/upstreams"                 => upstreams::list;
+    Admin GET    "/v1/admin/upstreams/health"          => upstreams::health;
+    Admin GET    "/v1/admin/upstreams/{id}"            => upstreams::show;
+    Admin PATCH  "/v1/admin/upstreams/{id}"            => upstreams::change;
+    Admin DELETE "/v1/admin/upstreams/{id}"            => upstreams::delete;
+    Admin POST   "/v1/admin/upstreams/{id}/test"       => upstreams::test;
+    Admin POST   "/v1/admin/upstreams/{id}/clear-cache" => upstreams::clear_cache;
+    Admin POST   "/v1/admin/upstreams/{id}/reset-counters" => upstreams::reset_counters;
+    Admin POST   "/v1/admin/upstreams/{id}/rotate-credential" => upstreams::rotate;
+
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;
     Admin PATCH  "/v1/admin/keys/{id}"                 => admin::change_key;
@@ -166,6 +184,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/upstreams/{id}/publishes/{name}/preview" => publishes::preview;
+    Admin DELETE "/v1/admin/upstreams/{id}/publishes/{name}" => publishes::discard;
     Admin POST   "/v1/admin/pause"                     => admin::pause;
     Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;

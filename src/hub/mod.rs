@@ -34,10 +34,12 @@ mod jobs;
 mod keys;
 mod letters;
 mod lifecycles;
+mod links;
 mod open;
 mod operate;
 mod owner;
 mod pause;
+mod publishes;
 mod pulls;
 mod quarantine;
 mod query;
@@ -47,6 +49,7 @@ mod schedule;
 mod settings;
 mod sources;
 mod stop;
+mod upstreams;
 mod webhooks;
 
 use std::path::Path;
@@ -63,6 +66,7 @@ use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, not_reserved, parse_event};
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
@@ -74,6 +78,7 @@ use crate::idempotency::Idempotency;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::Jobs;
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
@@ -83,14 +88,16 @@ use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health, PanicSwitch};
 use crate::trace::Tracer;
+use crate::upstream::Upstreams;
 use crate::webhook::guard::AddressPolicy;
 
+pub use crate::store::store_problem;
 pub use accept::Accepted;
 pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
-pub use documents::{Documents, store_problem};
+pub use documents::Documents;
 pub use explain::ExplainQuery;
 pub(crate) use idempotent::key_problem;
 pub use idempotent::{Once, OnceKey};
@@ -102,6 +109,7 @@ pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
+pub use upstreams::AdapterOptions;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -135,6 +143,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    publishes: publishes::Publishes,
     owners: owner::Owners,
     settings: settings::Settings,
     idempotency: Arc<Idempotency>,
@@ -145,6 +154,10 @@ struct Inner {
     quarantine: Arc<Quarantine>,
     lifecycles: lifecycles::Lifecycles,
     noise: quarantine::Noise,
+    upstreams: Arc<Upstreams>,
+    declared_upstreams: upstreams::DeclaredUpstreams,
+    links: Arc<LinkBook>,
+    redactor: Redactor,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -360,6 +373,8 @@ impl Hub {
                 ok: true,
                 detail: if self.is_paused() { "paused" } else { "going out" }.into(),
             },
+            // A system that is down is no fault of the hub's: it stays ready.
+            Component { name: "upstreams", ok: true, detail: self.upstreams_seen() },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }
@@ -421,6 +436,13 @@ impl Hub {
     #[must_use]
     pub fn idempotency(&self) -> &Arc<Idempotency> {
         &self.inner.idempotency
+    }
+
+    /// Shows events as an audience may see them (EVT-4). The hub's own calls that give events to the program around it,
+    /// and its handlers, show them as they stand in the log.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
     }
 
     /// The change feed.

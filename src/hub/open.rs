@@ -16,18 +16,20 @@ use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::lifecycles::Lifecycles;
 use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
+use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
 use super::quarantine::Noise;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
+use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
 use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
-use crate::event::redact::RedactionKey;
+use crate::event::redact::{RedactionKey, Redactor};
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -39,6 +41,7 @@ use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::{Jobs, JobsParts};
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
@@ -50,6 +53,10 @@ use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
 use crate::trace::{TraceError, Tracer};
+use crate::upstream::cache::ReadCache;
+use crate::upstream::publish::PublisherParts;
+use crate::upstream::service::UpstreamParts;
+use crate::upstream::{CallPath, Upstreams};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -181,6 +188,7 @@ impl Hub {
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
+        let publishes = Publishes::load(Documents::new(Arc::clone(&registry), publishes::DOCUMENT_KIND))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let types = Types::load(
@@ -191,9 +199,12 @@ impl Hub {
         )?;
         let lifecycles = Lifecycles::load(Documents::new(Arc::clone(&registry), "lifecycle"))?;
         let quarantine = Quarantine::open(engine.clone())?;
+        let redactor = Redactor::none();
+        let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
-        let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
-        metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
+        for (consumer, dead) in state.dead_letter_counts()? {
+            metrics.dead_letters_moved(&consumer, i64::try_from(dead).unwrap_or(i64::MAX));
+        }
 
         let health = Arc::new(Health::new(
             RestartBudget {
@@ -254,6 +265,20 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
+        let upstream_parts = UpstreamParts {
+            arbiters: threads.lanes.clone(),
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            tracer: tracer.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        let cache = ReadCache::new(config.upstream.cache_entries_max, config.upstream.cache_bytes_max);
+        let upstreams = Arc::new(Upstreams::new(upstream_parts, cache));
+        let declared_upstreams =
+            DeclaredUpstreams::new(Documents::new(Arc::clone(&registry), "upstream"), outbound_settings);
+        declared_upstreams.load(&upstreams, &config, &policy, &sealer, &clock)?;
         let (sender, noticed) = mpsc::unbounded_channel();
         let (alerts, noted) = (Arc::default(), Arc::default());
         let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
@@ -268,6 +293,7 @@ impl Hub {
             lanes,
             pause: Arc::clone(&pause),
             tracer: tracer.clone(),
+            redactor: redactor.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -365,6 +391,18 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let publisher_parts = PublisherParts {
+            calls: Arc::clone(&upstreams) as Arc<dyn CallPath>,
+            depths: Arc::clone(&publishes.depths),
+            tracer: tracer.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        for (id, spec, publisher) in
+            publishes.begin(&config, &declared_upstreams.settings(), &engine, &publisher_parts)?
+        {
+            directory.add(id, spec, Service::Publish(publisher));
+        }
         let now = clock.now();
         for record in pulls.all() {
             let service = Service::Pull(PullService::new(&record.settings.name, now));
@@ -425,6 +463,7 @@ impl Hub {
             keys,
             webhooks,
             pulls,
+            publishes,
             owners,
             settings,
             sources,
@@ -433,8 +472,12 @@ impl Hub {
             lifecycles,
             noise: Noise::default(),
             idempotency,
+            links,
+            redactor,
             jobs,
             replays,
+            upstreams,
+            declared_upstreams,
             sealer,
             policy,
             house_panics: PanicSwitch::default(),

@@ -7,19 +7,18 @@ use std::sync::{Arc, OnceLock};
 
 use actix::{Actor, Context, Handler};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::auth::sensitive;
+use super::access::Access;
 use super::format::Form;
-use super::oauth::TokenSource;
-use super::outbound::{Answer, Outbound, OwnWay, Post};
+use super::outbound::{Answer, Method, Outbound, OwnWay, Request};
 use super::signer::Signers;
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
 use crate::event::envelope::Event;
+use crate::event::redact::{Audience, Redactor};
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::secret::Secret;
@@ -52,17 +51,6 @@ pub struct Target {
     pub hide: Vec<Secret>,
 }
 
-/// How the endpoint is shown who calls.
-#[derive(Clone, Debug)]
-pub enum Access {
-    /// Not at all, or by the way of the connection.
-    None,
-    /// The same header each time.
-    Header(HeaderValue),
-    /// A token that is asked for.
-    Token(Arc<TokenSource>),
-}
-
 impl Target {
     /// The client that calls it.
     fn client<'a>(&'a self, common: &'a Outbound) -> Result<&'a Outbound, &'a str> {
@@ -87,6 +75,8 @@ pub struct DeliveryParts {
     pub outbound: Outbound,
     /// Series.
     pub metrics: Arc<Metrics>,
+    /// What endpoints may see.
+    pub redactor: Redactor,
     /// Time.
     pub clock: SharedClock,
 }
@@ -106,6 +96,8 @@ pub struct Caller {
     pub target: Arc<ArcSwap<Target>>,
     /// Sends.
     pub outbound: Outbound,
+    /// What the endpoint may see.
+    pub redactor: Redactor,
     /// Time.
     pub clock: SharedClock,
 }
@@ -120,6 +112,7 @@ impl Caller {
     /// delivery.
     pub async fn call(&self, event: &Arc<Event>, traceparent: Option<&str>) -> Answer {
         let target = self.target.load_full();
+        let event = &self.redactor.shown(event, Audience::Webhook);
         let mut headers = target.headers.clone();
         let body = match target.form.write(event, &mut headers).await {
             Ok(body) => body,
@@ -143,38 +136,19 @@ impl Caller {
             Ok(outbound) => outbound,
             Err(reason) => return Answer::unsent(AttemptResult::failed(FailureKind::Refused, reason)),
         };
-        let post = |headers: HeaderMap, body: Bytes, hide: Vec<Secret>| {
-            let (target, clock) = (&target, &*self.clock);
+        let post = |headers: HeaderMap, token: Option<Secret>| {
+            let (target, clock, body) = (&target, &*self.clock, body.clone());
             async move {
                 let Target { url, timeout_ms, .. } = &**target;
-                outbound.post(Post { url, headers, body, timeout_ms: *timeout_ms, hide: &hide }, clock).await
+                let mut hide = target.hide.clone();
+                hide.extend(token);
+                let request =
+                    Request { method: Method::POST, url, headers, body, timeout_ms: *timeout_ms, hide: &hide };
+                outbound.post(request, clock).await
             }
         };
-        let source = match &target.access {
-            Access::Token(source) => source,
-            Access::Header(value) => {
-                headers.insert(AUTHORIZATION, value.clone());
-                return post(headers, body, target.hide.clone()).await;
-            }
-            Access::None => return post(headers, body, target.hide.clone()).await,
-        };
-        let mut refused = None;
-        loop {
-            let token = match source.token(outbound, &*self.clock, refused.as_ref()).await {
-                Ok(token) => token,
-                Err(result) => return Answer::unsent(result),
-            };
-            let mut hide = target.hide.clone();
-            hide.push(token.text.clone());
-            let mut headers = headers.clone();
-            headers.extend(sensitive(&format!("Bearer {}", token.text.expose())).map(|value| (AUTHORIZATION, value)));
-            let answer = post(headers, body.clone(), hide).await;
-            // The token may have ended early: one that was kept is replaced once (OA-3).
-            if answer.status != Some(401) || !token.kept || refused.is_some() {
-                return answer;
-            }
-            refused = Some(token);
-        }
+        let refused = |answer: &Answer| answer.status == Some(401);
+        target.access.call(outbound, &*self.clock, headers, post, refused).await.unwrap_or_else(Answer::unsent)
     }
 }
 
@@ -182,8 +156,13 @@ impl DeliveryActor {
     /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
-        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, clock } = parts;
-        Self { traced: Arc::new((consumer, tracer)), call: Caller { target, outbound, clock }, metrics, breaker }
+        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, redactor, clock } = parts;
+        Self {
+            traced: Arc::new((consumer, tracer)),
+            call: Caller { target, outbound, redactor, clock },
+            metrics,
+            breaker,
+        }
     }
 }
 
@@ -235,6 +214,7 @@ async fn attempt(
     let traceparent = span.traceparent();
     let answer = call.call(&event, traceparent.as_deref()).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
+    let (result, snippet) = result.cleared(&call.redactor, Some(&event), snippet);
     tracer.attempted(span, &result);
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);

@@ -2,7 +2,7 @@
 //! compared once for every name on a way it may go, and nothing below a place that no rule can reach is looked at.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
 use super::key::OrgKey;
@@ -108,6 +108,8 @@ struct Work<'a> {
     org: &'a str,
     /// Made at the first hash.
     key: &'a OnceCell<OrgKey>,
+    /// Where the redacted values stood, when somebody asks.
+    met: Option<&'a RefCell<Vec<Range<usize>>>>,
 }
 
 impl Work<'_> {
@@ -122,12 +124,21 @@ impl Work<'_> {
 
 /// Redacts an envelope.
 pub(super) fn envelope<'a>(rules: &Redactions, org: &str, text: &'a [u8], live: u64) -> Cow<'a, [u8]> {
-    walk(Work { rules, org, key: &OnceCell::new() }, text, live, 0)
+    walk(Work { rules, org, key: &OnceCell::new(), met: None }, text, live, 0)
+}
+
+/// Where what is redacted stands in an envelope. In text that is no JSON nothing is found.
+pub(super) fn hidden(rules: &Redactions, text: &[u8], live: u64) -> Vec<Range<usize>> {
+    let met = RefCell::default();
+    let work = Work { rules, org: "", key: &OnceCell::new(), met: Some(&met) };
+    // Only the places are asked for.
+    edit(work, &mut Edits::new(text), live, 0).unwrap_or_default();
+    met.into_inner()
 }
 
 /// Redacts a part that stands alone.
 pub(super) fn part<'a>(rules: &Redactions, org: &str, root: Root, text: &'a [u8], live: u64) -> Cow<'a, [u8]> {
-    let work = Work { rules, org, key: &OnceCell::new() };
+    let work = Work { rules, org, key: &OnceCell::new(), met: None };
     let live = rules.leading(live, 0, &Place::Name(root.name().as_bytes()));
     match (rules.action(live, 1), live) {
         (Some(action), _) => work.replacement(action, text),
@@ -189,6 +200,11 @@ fn edit(work: Work<'_>, edits: &mut Edits<'_>, live: u64, base: usize) -> Option
         };
         if let Some(action) = rules.action(live, depth) {
             let value = tokens.skip_value()?;
+            if let Some(met) = work.met {
+                met.borrow_mut().push(value.clone());
+                frame.keep(value.end);
+                continue;
+            }
             if action == RedactAction::Drop && frame.object {
                 drop_member(edits, frame, range.start, value.end);
             } else {

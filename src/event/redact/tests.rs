@@ -117,7 +117,7 @@ fn a_hash_joins_the_same_value_within_an_org_alone() {
     assert_ne!(one, hash(&other, r#"{"mail":"é@x","n":1.0}"#));
     assert_eq!(one.len(), "\"hash:\"".len() + 40);
     // The key outlives the process: the same store key gives the same hash.
-    assert_eq!(hash(&acme, "\"a@b.c\""), r#""hash:PLACEHOLDER""#);
+    assert_eq!(hash(&acme, "\"a@b.c\""), r#""hash:cd7104d6b5eb3249d0068c521983ee0663b129ff""#);
     // Its own hashes are known, those of others and what only looks like one are values.
     assert_eq!(hash(&acme, &one), one);
     assert_ne!(hash(&other, &one), one);
@@ -361,8 +361,8 @@ proptest! {
         let text = envelope.write("");
         let out = compiled.apply("acme", text.as_bytes(), Audience::Cdc).into_owned();
         prop_assert_eq!(String::from_utf8_lossy(&out), wanted.as_str());
-        let again = compiled.apply("acme", &out, Audience::Cdc).into_owned();
-        prop_assert_eq!(&again, &out);
+        let again = compiled.apply("acme", &out, Audience::Cdc);
+        prop_assert_eq!(again.as_ref(), out.as_slice());
         let spaced = compiled.apply("acme", envelope.write(&space).as_bytes(), Audience::Cdc).into_owned();
         let parsed: serde_json::Value = serde_json::from_slice(&spaced).expect("JSON");
         prop_assert_eq!(parsed, serde_json::from_str::<serde_json::Value>(&wanted).expect("JSON"));

@@ -17,12 +17,15 @@ mod dead_letters;
 mod events;
 mod health;
 mod jobs;
+mod links;
 mod operation;
+mod publishes;
 mod replays;
 mod schedule;
 mod schema;
 mod shared;
 mod sources;
+mod upstreams;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -53,13 +56,16 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         events::operations(limits),
         cdc::operations(),
         schedule::operations(),
+        links::operations(),
         sources::operations(),
         catalog::operations(),
         webhooks::operations(),
         consumers::operations(),
         replays::operations(),
         jobs::operations(),
+        publishes::operations(),
         dead_letters::operations(),
+        upstreams::operations(),
         admin::operations(),
     ]
     .into_iter()
@@ -97,13 +103,16 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        links::schemas(),
         sources::schemas(),
         catalog::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
+        publishes::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
+        upstreams::schemas(),
         admin::schemas(),
     ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()

@@ -129,6 +129,7 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            ("link_id", told()),
             (
                 "bound",
                 json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),
@@ -145,6 +146,7 @@ fn problem() -> Value {
             ("changes", list(reference("BreakingChange"))),
             ("quarantine", words(["kept", "full", "failed"])),
             ("quarantine_id", nullable(told())),
+            ("unsettled", count()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );
