@@ -17,8 +17,8 @@
 //! - [`cdc`]: the change feed
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
-//! - [`idempotency`]: requests that name a key are done once
 //! - [`link`]: links between entities of different modules
+//! - [`idempotency`]: requests that name a key are done once
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::policy::OrgPolicy;
 use super::record::{Lifecycle, TypeRecord, VersionRecord, VersionState};
 use super::schema::Compiled;
-use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, Redactions};
+use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, RedactionSource, Redactions};
 
 /// A version with its schema ready to check, from the first use on.
 #[derive(Debug)]
@@ -255,6 +255,12 @@ impl Catalog {
         let mut next = (**self.current.load()).clone();
         change(&mut next);
         self.current.store(Arc::new(next));
+    }
+}
+
+impl RedactionSource for Catalog {
+    fn redactions(&self, org: &str, event_type: &str) -> Option<Arc<Redactions>> {
+        self.redactions(org, event_type)
     }
 }
 

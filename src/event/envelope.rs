@@ -94,6 +94,9 @@ pub enum BodyFormat {
     Raw,
 }
 
+/// A redacted form of an event as it is shared: the redactions and the audience that name it, and the form.
+type Redacted = ((u64, Audience), Weak<Event>);
+
 /// An event in the log. Immutable and shared.
 #[derive(Debug)]
 pub struct Event {
@@ -107,7 +110,7 @@ pub struct Event {
     pub body: Bytes,
     standard: OnceLock<Bytes>,
     /// What the last ones who asked for a redacted form share while they hold it.
-    redacted: Mutex<Option<((u64, Audience), Weak<Event>)>>,
+    redacted: Mutex<Option<Redacted>>,
 }
 
 impl Event {

@@ -19,6 +19,16 @@
 //! strings are spelled; numbers when their text is the same. What can take few values, such as a boolean, can still be
 //! told apart: mask it.
 //!
+//! Who is which audience, and who sees the original:
+//! - `webhook`: whatever is handed to consumers: webhooks in every format, polls, streams and sockets of pull consumers,
+//!   and so `tidegate listen`. `cdc`: the feed, and so `tidegate tail`. `export`: the files of exports. `console`: look-ups of
+//!   events, scheduled and quarantined ones, dead letters, what is kept and said of failed attempts.
+//! - The program that runs the hub sees the original: in-process handlers, publishes to upstreams, calls of the library
+//!   that give an [`Event`]. The log and the dead letters hold it; so an event that is given out again is redacted as the
+//!   catalog says then.
+//! - Conditions and ordering keys look at the original. Why a condition does not hold is not told where the type is
+//!   redacted for the console; whether it holds can be seen all the same by who may make consumers.
+//!
 //! Invariants:
 //! - RD-1 Nothing of the text of a redacted value is in what comes out.
 //! - RD-2 Everything else comes out byte for byte (EVT-3).

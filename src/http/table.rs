@@ -81,6 +81,12 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  DELETE "/v1/sources/{name}"                  => sources::delete;
     Both  GET    "/v1/cdc"                             => cdc::feed;
 
+    Both  POST   "/v1/links"                           => links::create;
+    Both  GET    "/v1/links"                           => links::list;
+    Both  GET    "/v1/links/walk"                      => links::walk;
+    Both  GET    "/v1/links/{id}"                      => links::show;
+    Both  DELETE "/v1/links/{id}"                      => links::delete;
+
     Both  GET    "/v1/catalog"                         => catalog::full;
     Both  GET    "/v1/catalog.html"                    => catalog::full_page;
     Both  GET    "/v1/catalog/types"                   => catalog::list;
@@ -110,12 +116,6 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  POST   "/v1/quarantine/{id}/redrive"         => quarantine::redrive;
     Both  POST   "/v1/quarantine/{id}/discard"         => quarantine::discard;
     Both  POST   "/v1/quarantine/redrive"              => quarantine::redrive_many;
-
-    Both  POST   "/v1/links"                           => links::create;
-    Both  GET    "/v1/links"                           => links::list;
-    Both  GET    "/v1/links/walk"                      => links::walk;
-    Both  GET    "/v1/links/{id}"                      => links::show;
-    Both  DELETE "/v1/links/{id}"                      => links::delete;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;

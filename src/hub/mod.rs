@@ -150,14 +150,14 @@ struct Inner {
     jobs: Arc<Jobs>,
     replays: ReplayParts,
     sources: sources::Sources,
-    types: catalog::Types,
-    quarantine: Arc<Quarantine>,
-    lifecycles: lifecycles::Lifecycles,
-    noise: quarantine::Noise,
     upstreams: Arc<Upstreams>,
     declared_upstreams: upstreams::DeclaredUpstreams,
     links: Arc<LinkBook>,
     redactor: Redactor,
+    types: catalog::Types,
+    quarantine: Arc<Quarantine>,
+    lifecycles: lifecycles::Lifecycles,
+    noise: quarantine::Noise,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -432,17 +432,17 @@ impl Hub {
         &self.inner.clock
     }
 
-    /// The idempotency keys.
-    #[must_use]
-    pub fn idempotency(&self) -> &Arc<Idempotency> {
-        &self.inner.idempotency
-    }
-
     /// Shows events as an audience may see them (EVT-4). The hub's own calls that give events to the program around it,
     /// and its handlers, show them as they stand in the log.
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.inner.redactor
+    }
+
+    /// The idempotency keys.
+    #[must_use]
+    pub fn idempotency(&self) -> &Arc<Idempotency> {
+        &self.inner.idempotency
     }
 
     /// The change feed.

@@ -29,7 +29,7 @@ use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
-use crate::event::redact::{RedactionKey, Redactor};
+use crate::event::redact::{RedactionKey, RedactionSource, Redactor};
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -199,7 +199,7 @@ impl Hub {
         )?;
         let lifecycles = Lifecycles::load(Documents::new(Arc::clone(&registry), "lifecycle"))?;
         let quarantine = Quarantine::open(engine.clone())?;
-        let redactor = Redactor::none();
+        let redactor = Redactor::new(Arc::clone(types.catalog()) as Arc<dyn RedactionSource>);
         let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
         for (consumer, dead) in state.dead_letter_counts()? {
@@ -467,13 +467,13 @@ impl Hub {
             owners,
             settings,
             sources,
+            links,
+            redactor,
             types,
             quarantine,
             lifecycles,
             noise: Noise::default(),
             idempotency,
-            links,
-            redactor,
             jobs,
             replays,
             upstreams,

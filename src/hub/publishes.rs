@@ -256,12 +256,14 @@ impl Hub {
                 rows.map(|rows| rows.len()).map_err(|error| store_problem(&error))
             })
             .await?;
-        let counts = view.map(|view| view.counts).unwrap_or_default();
+        let counts = view.as_ref().map(|view| view.counts).unwrap_or_default();
+        // The router is told now and then; how far the inbox is, it knows itself.
+        let reached = view.map_or(Seq::ZERO, |view| view.position.cursor);
         let inside = counts.window + stored.max(counts.rows + counts.replays);
         // One that follows has nothing before it that is for it.
         let (_, position) = self.position(id).await;
         let head = self.inner.engine.head();
-        let behind = position.map_or(0, |position| head.0.saturating_sub(position.cursor.0));
+        let behind = position.map_or(0, |position| head.0.saturating_sub(position.cursor.max(reached).0));
         Ok(inside as u64 + behind)
     }
 

@@ -37,7 +37,7 @@ use crate::webhook::oauth::TOKEN_TIMEOUT_MS;
 use crate::webhook::outbound::OutboundSettings;
 
 /// Checks of health that are made at once.
-const CHECKS_AT_ONCE: usize = 16;
+const CHECKS_AT_ONCE: usize = 128;
 
 /// A declared upstream in memory; one that is stored has a revision.
 #[derive(Clone, Debug)]

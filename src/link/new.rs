@@ -202,7 +202,7 @@ mod tests {
             refused(json!({ "target_module": "crm", "target_type": "contact", "target_id": "17" })),
             "target_id"
         );
-        let deep = format!("{}{}", "{\"a\":".repeat(80), format!("1{}", "}".repeat(80)));
+        let deep = format!("{}1{}", "{\"a\":".repeat(80), "}".repeat(80));
         let text = body().to_string().replace('}', &format!(",\"metadata\":{deep}}}"));
         assert!(read(&text).expect_err("is refused").limit.is_some_and(|limit| limit.contains("64")));
         let twice = body().to_string().replace('}', r#","metadata":{"a":1,"a":2}}"#);

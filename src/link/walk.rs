@@ -309,7 +309,7 @@ mod tests {
             let direction = Direction::ALL[way];
             let walked = walk(&edges, WalkQuery { depth_max, direction, ..from(0) }, page);
             // Distances by relaxation.
-            let mut distance = vec![u32::MAX; 12];
+            let mut distance = [u32::MAX; 12];
             distance[0] = 0;
             for _ in 0..12 {
                 for (from, to) in &edges {

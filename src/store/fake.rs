@@ -44,8 +44,8 @@ pub(crate) enum Call {
     Put,
     PutRow,
     Schedule,
-    Keys,
     Links,
+    Keys,
 }
 
 #[derive(Clone, Default)]
@@ -64,12 +64,12 @@ struct Content {
     documents: BTreeMap<(String, String), Document>,
     index: BTreeMap<IndexRow, Vec<u8>>,
     scheduled: BTreeMap<ScheduleKey, ScheduledRecord>,
+    links: BTreeMap<LinkId, Link>,
     aside: BTreeMap<QuarantineId, (QuarantineRecord, Option<Bytes>)>,
     places: BTreeMap<(Generation, String), Place>,
     flags: BTreeMap<Seq, Flag>,
     cursors: Cursors,
     keys: BTreeMap<KeyPlace, (KeyRecord, Option<Bytes>)>,
-    links: BTreeMap<LinkId, Link>,
 }
 
 #[derive(Default)]

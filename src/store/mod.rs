@@ -4,10 +4,10 @@
 //! - [`ConsumerState`]: positions, exception rows, attempts, dead letters. A commit is atomic, commits keep their order.
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
+//! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`QuarantineStore`]: events that were refused and are kept.
 //! - [`LifecycleStore`]: where aggregates stand in their declared order.
 //! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
-//! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants

@@ -13,6 +13,9 @@ use crate::breaker::actor::Inspect;
 use crate::breaker::state::Phase;
 use crate::ground::clock::UnixMs;
 
+/// Longest time for one check, in milliseconds: what answers later is down for who looks.
+pub const CHECK_MS_MAX: u64 = 5_000;
+
 /// How one upstream fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -174,7 +177,7 @@ impl Seen {
 /// Asks the upstream whether it is there, past its breaker and bucket: that is what an operator wants to know.
 pub(super) async fn check(core: &Core, context: AdapterContext) -> Report {
     let served = core.served.load_full();
-    let (clock, limit_ms) = (&core.clock, served.rules.attempt_ms);
+    let (clock, limit_ms) = (&core.clock, served.rules.attempt_ms.min(CHECK_MS_MAX));
     let began_ns = clock.monotonic_ns();
     let checked = AssertUnwindSafe(served.adapter.health_check(&context)).catch_unwind();
     let result = tokio::select! {

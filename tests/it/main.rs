@@ -47,6 +47,7 @@ mod publishes;
 mod pull_crash;
 mod push;
 mod rates;
+mod redactions;
 mod replay;
 mod replay_more;
 mod reserved;

@@ -105,24 +105,28 @@ fn contains(text: &str, value: &str) -> bool {
 }
 
 impl Redactions {
-    /// The texts and numbers, names of members too, within what is redacted for this audience; as they are and as JSON
-    /// spells them.
+    /// The texts and numbers within what is redacted for this audience, as they are and as JSON spells them; of the names
+    /// of members those that are no short words.
     fn hidden(&self, envelope: &[u8], audience: Audience) -> Vec<String> {
         let mut values = Vec::new();
         for range in super::apply::hidden(self, envelope, self.by_audience[audience as usize]) {
-            let mut tokens = Tokens::new(&envelope[range.clone()]);
+            let part = &envelope[range];
+            let mut tokens = Tokens::new(part);
             while let Some((token, at)) = tokens.next() {
                 match token {
                     Token::Text { escaped } => {
                         let plain = tokens.string(at.clone(), escaped);
+                        let is_name = part[at.end..].trim_ascii_start().starts_with(b":");
+                        if is_name && plain.len() < WORD_BYTES {
+                            continue;
+                        }
                         values.push(String::from_utf8_lossy(&plain).into_owned());
                         if escaped {
-                            let inner = &envelope[range.start + at.start + 1..range.start + at.end - 1];
-                            values.push(String::from_utf8_lossy(inner).into_owned());
+                            values.push(String::from_utf8_lossy(&part[at.start + 1..at.end - 1]).into_owned());
                         }
                     }
                     Token::Scalar => {
-                        let text = String::from_utf8_lossy(&envelope[range.start + at.start..range.start + at.end]);
+                        let text = String::from_utf8_lossy(&part[at]);
                         if !matches!(&*text, "true" | "false" | "null") {
                             values.push(text.into_owned());
                         }

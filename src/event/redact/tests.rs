@@ -388,3 +388,37 @@ proptest! {
         std::hint::black_box(applied(&[("/data/*/a", Drop), ("/data/*", Hash), ("/data/0/*/b", Mask)], &text));
     }
 }
+
+/// Redactions of one type.
+struct Only(Arc<Redactions>);
+
+impl RedactionSource for Only {
+    fn redactions(&self, org: &str, event_type: &str) -> Option<Arc<Redactions>> {
+        (org == "acme" && event_type == "a.b").then(|| Arc::clone(&self.0))
+    }
+}
+
+#[test]
+fn what_is_said_of_an_event_is_kept_when_it_repeats_nothing_that_is_redacted() {
+    let list = [redaction("/data/card", Mask, &[Audience::Console]), redaction("/data/free", Mask, &[Audience::Cdc])];
+    let rules = Redactions::compile("redactions", &list, &hub_key()).expect("compiles");
+    let redactor = Redactor::new(Arc::new(Only(Arc::new(rules))));
+    let data = r#"{"card":{"no":"41\u00e91","cvc":123,"owner@x":true},"free":"harmless"}"#;
+    let told = event(&format!(r#"{{"type":"a.b","id":"1","data":{data}}}"#));
+    let kept =
+        |text: &str| redactor.cleared(Some(&told), Some(text.to_owned()), String::new()).0 == Some(text.to_owned());
+    for text in ["status 500", "no room", "harmless", "code 1234", "true"] {
+        assert!(kept(text), "{text}");
+    }
+    for text in ["card 41é1 is bad", "bad 41\\u00e91", "wrong code 123.", "owner@x is unknown"] {
+        assert!(!kept(text), "{text}");
+    }
+    let (_, answer) = redactor.cleared(Some(&told), None, "thanks".to_owned());
+    assert_eq!(answer, ANSWER_WITHHELD, "an answer may repeat the event in any form");
+    let others = event(r#"{"type":"other","id":"1","data":{"card":"4111"}}"#);
+    let said = (Some("4111".to_owned()), "4111".to_owned());
+    assert_eq!(redactor.cleared(Some(&others), said.0.clone(), said.1.clone()), said);
+    assert_eq!(Redactor::none().cleared(None, said.0.clone(), said.1.clone()), said);
+    assert_eq!(redactor.cleared(None, said.0, said.1), (Some(WITHHELD.to_owned()), ANSWER_WITHHELD.to_owned()));
+    assert_eq!(redactor.cleared(None, None, String::new()), (None, String::new()));
+}

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::publishes;
 use super::schema::{
-    FieldList, answer, any_text, count, list, list_of, nullable, of_form, page, reference, request, text, time, told,
-    whole, words,
+    FieldList, answer, answer_with, any_text, count, list, list_of, nullable, of_form, page, reference, request, text,
+    time, told, whole, words,
 };
 use super::shared::{rate, rate_kept};
 use super::webhooks::{NO_COLON, breaker_numbers, header_kind};
@@ -239,11 +239,27 @@ fn new_auth() -> Value {
     ]})
 }
 
-/// What is shown of a credential, whatever its kind.
+/// What is shown of a credential. Its last characters are when the hub holds it.
 fn auth() -> Value {
     let place =
-        json!({ "oneOf": [{ "const": "store" }, answer(vec![("env", told())]), answer(vec![("file", told())])] });
-    answer(vec![("kind", words(["bearer", "basic", "oauth2", "header"])), ("source", place)])
+        || json!({ "oneOf": [{ "const": "store" }, answer(vec![("env", told())]), answer(vec![("file", told())])] });
+    let kind = |kind: &str, fields: FieldList, needed: &[&str]| {
+        let all = [("kind", json!({ "const": kind })), ("source", place())].into_iter().chain(fields).collect();
+        answer_with(all, &[&["kind", "source"], needed].concat())
+    };
+    let oauth = vec![
+        ("token_url", told()),
+        ("client_id", told()),
+        ("scope", nullable(told())),
+        ("audience", nullable(told())),
+        ("client_auth", words(["basic", "body"])),
+    ];
+    json!({ "oneOf": [
+        kind("bearer", vec![("token_last4", told())], &[]),
+        kind("basic", vec![("username", told())], &["username"]),
+        kind("oauth2", oauth, &["token_url", "client_id", "scope", "audience", "client_auth"]),
+        kind("header", vec![("name", told()), ("value_last4", told())], &["name"]),
+    ]})
 }
 
 fn settings() -> FieldList {

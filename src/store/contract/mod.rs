@@ -62,18 +62,18 @@ trait Subject {
     fn registry(&self) -> &dyn Registry;
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
+    fn links(&self) -> &dyn LinkStore;
     fn quarantine(&self) -> &dyn QuarantineStore;
     fn lifecycle(&self) -> &dyn LifecycleStore;
     fn idempotency(&self) -> &dyn IdempotencyStore;
-    fn links(&self) -> &dyn LinkStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
-    /// The next commit of idempotency keys is written and reported as failed.
-    fn tear_next_keys(&self);
     /// The next link is written and reported as failed.
     fn tear_next_link(&self);
+    /// The next commit of idempotency keys is written and reported as failed.
+    fn tear_next_keys(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -127,6 +127,14 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn links(&self) -> &dyn LinkStore {
+        self.engine()
+    }
+
+    fn tear_next_link(&self) {
+        self.tear_next_append();
+    }
+
     fn quarantine(&self) -> &dyn QuarantineStore {
         self.engine()
     }
@@ -137,14 +145,6 @@ impl Subject for OnEngine {
 
     fn idempotency(&self) -> &dyn IdempotencyStore {
         self.engine()
-    }
-
-    fn links(&self) -> &dyn LinkStore {
-        self.engine()
-    }
-
-    fn tear_next_link(&self) {
-        self.tear_next_append();
     }
 
     fn tear_next_schedule(&self) {
@@ -200,6 +200,14 @@ impl Subject for OnFake {
         &*self.0
     }
 
+    fn links(&self) -> &dyn LinkStore {
+        &*self.0
+    }
+
+    fn tear_next_link(&self) {
+        self.0.plan(Call::Links, 1, Fault::Torn);
+    }
+
     fn quarantine(&self) -> &dyn QuarantineStore {
         &*self.0
     }
@@ -210,14 +218,6 @@ impl Subject for OnFake {
 
     fn idempotency(&self) -> &dyn IdempotencyStore {
         &*self.0
-    }
-
-    fn links(&self) -> &dyn LinkStore {
-        &*self.0
-    }
-
-    fn tear_next_link(&self) {
-        self.0.plan(Call::Links, 1, Fault::Torn);
     }
 
     fn tear_next_schedule(&self) {

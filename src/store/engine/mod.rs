@@ -3,9 +3,9 @@
 //! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
 //! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
-//! `idempotency-answers-N` per ten minutes, `dead`, `registry`, `links` with its orders `links-out`, `links-in`,
-//! `links-org` and the `links-count` of each org, `quarantine-N` per day of refused events, `lifecycle-places` and
-//! `lifecycle-flags`.
+//! `idempotency-answers-N` per ten minutes, `dead`, `registry`, `quarantine-N` per day of refused events,
+//! `lifecycle-places` and `lifecycle-flags`, and `links` with its orders `links-out`, `links-in`, `links-org` and the
+//! `links-count` of each org.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -107,10 +107,10 @@ impl Inner {
             dead: db.open_tree("dead")?,
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
+            links: links::LinkTrees::open(&db)?,
             quarantine: quarantine::Days::open(&db),
             lifecycle: lifecycle::LifecycleTrees::open(&db)?,
             idempotency: idempotency::Stretches::open(&db),
-            links: links::LinkTrees::open(&db)?,
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,
