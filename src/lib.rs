@@ -18,6 +18,7 @@
 //! - [`inbox`]: what one consumer has received, is processing, has processed, has failed
 //! - [`schedule`]: events that are held back until they are due
 //! - [`idempotency`]: requests that name a key are done once
+//! - [`link`]: links between entities of different modules
 //! - [`router`]: the reader of the tail and its index of subscriptions
 //! - [`breaker`]: who may call a sick upstream, and when it counts as well again
 //! - [`pull`]: consumers that ask for their deliveries: leases, tokens, who waits
@@ -49,6 +50,7 @@ pub mod hub;
 pub mod idempotency;
 pub mod inbox;
 pub mod job;
+pub mod link;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;

@@ -5,6 +5,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::ground::ids::ConsumerId;
+
 macro_rules! series {
     ($($field:ident: $kind:ty = $make:expr;)+) => {
         /// Every series the hub keeps. One set per hub, so that two hubs in one process do not mix.
@@ -63,6 +65,7 @@ series! {
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
     idempotency_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_idempotency_requests_total", "Requests that named an idempotency key, by what they met."), &["outcome"]);
+    idempotency_waiting: IntGauge = IntGauge::new("tidegate_idempotency_waiting", "Requests that wait for the answer of the first one under their idempotency key.");
     idempotency_evicted: IntCounter = IntCounter::new("tidegate_idempotency_evicted_total", "Idempotency keys forgotten before their time, because newer ones needed room.");
     idempotency_keys: IntGauge = IntGauge::new("tidegate_idempotency_keys", "Idempotency keys that are kept.");
     idempotency_bytes: IntGauge = IntGauge::new("tidegate_idempotency_answer_bytes", "Bytes of the answers that are kept for idempotency keys.");
@@ -105,6 +108,26 @@ series! {
 }
 
 impl Metrics {
+    /// Counts a dead letter of this consumer that was made.
+    pub fn dead_letter_made(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, 1);
+    }
+
+    /// Counts a dead letter of this consumer that was redriven or discarded.
+    pub fn dead_letter_closed(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, -1);
+    }
+
+    /// Counts so many open dead letters of this consumer more, or fewer.
+    pub fn dead_letters_moved(&self, consumer: &ConsumerId, by: i64) {
+        self.dead_letters.add(by);
+        if let Some((upstream, _)) = consumer.of_publish() {
+            let gauge = self.bridge_dead_letters.with_label_values(&[upstream]);
+            // The series of an upstream that was deleted is gone; its dead letters may still be closed.
+            gauge.set(gauge.get().saturating_add(by).max(0));
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config;
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::random::SharedRandom;
 use crate::job::{JobRecord, JobWork, StepError};
@@ -91,6 +92,8 @@ pub struct Bulk {
     floor_bytes: u64,
     event_bytes_max: usize,
     finder: Finder,
+    /// What exports may show.
+    redactor: Redactor,
     lane: Semaphore,
     clock: SharedClock,
     random: SharedRandom,
@@ -112,13 +115,20 @@ impl std::fmt::Debug for Bulk {
 impl Bulk {
     /// Over the files in the data directory and the log.
     #[must_use]
-    pub fn new(config: &config::Config, finder: Finder, clock: SharedClock, random: SharedRandom) -> Arc<Self> {
+    pub fn new(
+        config: &config::Config,
+        finder: Finder,
+        redactor: Redactor,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> Arc<Self> {
         Arc::new(Self {
             root: config.server.data_dir.join("bulk"),
             settings: config.bulk.clone(),
             floor_bytes: config.log.free_space_floor_bytes,
             event_bytes_max: config.limits.event_bytes_max,
             finder,
+            redactor,
             lane: Semaphore::new(READERS),
             clock,
             random,

@@ -10,6 +10,7 @@ use super::filter::FeedFilter;
 use super::start::Start;
 use crate::config::Cdc;
 use crate::event::envelope::Event;
+use crate::event::redact::{Audience, Redactor};
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
@@ -39,6 +40,17 @@ pub struct Chunk {
     pub has_more: bool,
     /// Positions that retention has dropped: from where the reading began up to this one, exclusive.
     pub gap_to: Option<Seq>,
+}
+
+impl Chunk {
+    /// The same as the readers of the feed may see it (EVT-4). What they asked for was decided on the originals.
+    #[must_use]
+    pub fn redacted(mut self, redactor: &Redactor) -> Self {
+        for event in &mut self.events {
+            *event = redactor.shown(event, Audience::Cdc);
+        }
+        self
+    }
 }
 
 /// How much is read at once.

@@ -20,6 +20,7 @@ use super::exit::Failure;
 use super::output::{Output, printable};
 use crate::breaker::BreakerSettings;
 use crate::event::envelope::Event;
+use crate::event::redact::Redactor;
 use crate::event::restore::restore;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::ids::Seq;
@@ -200,7 +201,12 @@ impl Listener {
         let settings = OutboundSettings { user_agent, ..OutboundSettings::default() };
         let outbound = Outbound::new(policy, settings).map_err(anyhow::Error::from)?;
         let clock = SystemClock::shared();
-        let caller = Caller { target: Arc::new(ArcSwap::from_pointee(endpoint)), outbound, clock: Arc::clone(&clock) };
+        let caller = Caller {
+            target: Arc::new(ArcSwap::from_pointee(endpoint)),
+            outbound,
+            redactor: Redactor::none(),
+            clock: Arc::clone(&clock),
+        };
         let mut bytes = [0_u8; 8];
         SystemRandom.fill(&mut bytes);
         let name = format!("listen-{}", hex::encode(bytes));

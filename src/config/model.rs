@@ -30,6 +30,8 @@ pub struct Config {
     pub log: Log,
     /// Events that are held back until they are due.
     pub schedule: Schedule,
+    /// Links between entities.
+    pub links: Links,
     /// In-process handlers; changeable at run time.
     pub outbox: OutboxSettings,
     /// Windows and cursors of consumers.
@@ -158,6 +160,14 @@ impl Log {
     pub fn retention_bytes_max(&self) -> Option<u64> {
         (self.retention_bytes > 0).then_some(self.retention_bytes)
     }
+}
+
+/// Links between entities (LNK-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Links {
+    /// Most links of one org.
+    pub per_org_max: u64,
 }
 
 /// Events that are held back until they are due (ING-7).

@@ -75,6 +75,7 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("schedule.ahead_ms_max", Range::Whole(1_000, YEARS)),
     ("schedule.events_max", Range::Whole(1, 1_000_000)),
     ("schedule.bytes_max", Range::Whole(MIB, 16 * GIB)),
+    ("links.per_org_max", Range::Whole(1, 1_000_000_000)),
     ("outbox.enabled", Range::Flag),
     ("outbox.processor_enabled", Range::Flag),
     ("outbox.startup_drain_enabled", Range::Flag),

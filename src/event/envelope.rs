@@ -3,11 +3,13 @@
 //! The body is kept as it came, so that number text and key order come out as they went in (EVT-3). What the rules
 //! need (type, org, scopes, ordering key) is read once, at the edge, into [`EventMeta`].
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::redact::Audience;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::Seq;
 
@@ -104,13 +106,15 @@ pub struct Event {
     /// The JSON object as the producer sent it.
     pub body: Bytes,
     standard: OnceLock<Bytes>,
+    /// What the last ones who asked for a redacted form share while they hold it.
+    redacted: Mutex<Option<((u64, Audience), Weak<Event>)>>,
 }
 
 impl Event {
     /// An event at its place in the log.
     #[must_use]
     pub fn new(seq: Seq, received_at: UnixMs, meta: EventMeta, body: Bytes) -> Arc<Self> {
-        Arc::new(Self { seq, received_at, meta, body, standard: OnceLock::new() })
+        Arc::new(Self { seq, received_at, meta, body, standard: OnceLock::new(), redacted: Mutex::new(None) })
     }
 
     /// The bytes this event may come to hold in memory, roughly: for gates and windows. The rendered body is counted from
@@ -124,6 +128,17 @@ impl Event {
     #[must_use]
     pub fn text(&self, span: Span) -> &[u8] {
         self.body.get(span.start as usize..span.end as usize).unwrap_or(b"null")
+    }
+
+    /// The redacted form of this event under a name: the one that somebody holds, or one made now.
+    pub(super) fn redacted_as(&self, name: (u64, Audience), make: impl FnOnce() -> Arc<Self>) -> Arc<Self> {
+        let mut shared = self.redacted.lock();
+        if let Some(event) = shared.as_ref().filter(|(known, _)| *known == name).and_then(|(_, held)| held.upgrade()) {
+            return event;
+        }
+        let event = make();
+        *shared = Some((name, Arc::downgrade(&event)));
+        event
     }
 
     /// The body of a delivery in this format, rendered at the first call.

@@ -16,7 +16,7 @@ use crate::ground::limits;
 
 /// What a piece of JSON text is. Colons and white space are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     OpenObject,
     CloseObject,
     OpenArray,
@@ -27,19 +27,24 @@ enum Token {
 }
 
 /// The tokens of a text, one after the other.
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
-    fn new(text: &'a [u8]) -> Self {
+    pub(super) fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// Goes back to a token that was read already.
+    pub(super) fn back_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// The next token and where it lies.
     #[inline(always)]
-    fn next(&mut self) -> Option<(Token, Range<usize>)> {
+    pub(super) fn next(&mut self) -> Option<(Token, Range<usize>)> {
         loop {
             let start = self.at;
             let token = match *self.text.get(start)? {
@@ -71,7 +76,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Skips one value and says where it lies.
-    fn skip_value(&mut self) -> Option<Range<usize>> {
+    pub(super) fn skip_value(&mut self) -> Option<Range<usize>> {
         let mut depth = 0_usize;
         let mut start = None;
         loop {
@@ -90,7 +95,7 @@ impl<'a> Tokens<'a> {
 
     /// The characters of a string token.
     #[inline]
-    fn string(&self, range: Range<usize>, escaped: bool) -> Cow<'a, [u8]> {
+    pub(super) fn string(&self, range: Range<usize>, escaped: bool) -> Cow<'a, [u8]> {
         let inner = self.text.get(range.start + 1..range.end.saturating_sub(1)).unwrap_or_default();
         if escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
     }
@@ -411,7 +416,7 @@ fn feed(hash: &mut Sha256, tag: u8, bytes: &[u8]) {
 
 /// A digest of the value a JSON text stands for: one pass, memory for the keys of the open objects. None for text that
 /// is nested too deep.
-fn digest(text: &[u8]) -> Option<[u8; 32]> {
+pub(super) fn digest(text: &[u8]) -> Option<[u8; 32]> {
     let mut root = Sha256::new();
     let mut open: Vec<Open> = Vec::new();
     let mut key_next = false;

@@ -6,5 +6,6 @@ pub mod filter;
 pub mod json;
 pub mod object;
 pub mod parse;
+pub mod redact;
 pub mod render;
 pub mod restore;

@@ -130,6 +130,19 @@ impl Problem {
         problem
     }
 
+    /// The same problem where the object it is about stands within another: `path` goes before the field.
+    #[must_use]
+    pub fn under(mut self, path: &str) -> Self {
+        if let Some(field) = self.field.take() {
+            let whole = format!("{path}.{field}");
+            if let Some(rest) = self.detail.strip_prefix(&field) {
+                self.detail = format!("{whole}{rest}");
+            }
+            self.field = Some(whole);
+        }
+        self
+    }
+
     /// The same problem as one of another kind.
     #[must_use]
     pub fn as_kind(mut self, kind: ProblemKind) -> Self {

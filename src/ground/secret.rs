@@ -6,6 +6,8 @@ use std::path::Path;
 use base64::Engine as _;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::random::Random;
@@ -70,6 +72,7 @@ pub enum SecretError {
 #[derive(Clone)]
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
+    derive: Hmac<Sha256>,
 }
 
 impl fmt::Debug for Sealer {
@@ -84,7 +87,18 @@ impl Sealer {
     /// A sealer under this key.
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Self {
-        Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)) }
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let derive = Hmac::new_from_slice(key).expect("a key");
+        Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)), derive }
+    }
+
+    /// A key of its own for another use: the same for the same `purpose` in every life of the hub, and of no help to
+    /// find out this key or that of another purpose.
+    #[must_use]
+    pub fn derived_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut derive = self.derive.clone();
+        derive.update(purpose.as_bytes());
+        Zeroizing::new(derive.finalize().into_bytes().into())
     }
 
     /// A sealer under a key of 32 bytes in base64.
@@ -198,6 +212,15 @@ mod tests {
         assert!(sealer.open(&sealed, "whk_2").is_err());
         assert!(Sealer::new(&[8; 32]).open(&sealed, "whk_1").is_err());
         assert!(sealer.open(&sealed[..10], "whk_1").is_err());
+    }
+
+    #[test]
+    fn a_derived_key_is_the_same_for_the_same_key_and_purpose_alone() {
+        let sealer = Sealer::new(&[7; 32]);
+        assert_eq!(sealer.derived_key("a"), Sealer::new(&[7; 32]).derived_key("a"));
+        assert_ne!(sealer.derived_key("a"), sealer.derived_key("b"));
+        assert_ne!(sealer.derived_key("a"), Sealer::new(&[8; 32]).derived_key("a"));
+        assert_ne!(*sealer.derived_key("a"), [7; 32]);
     }
 
     #[test]

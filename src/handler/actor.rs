@@ -17,9 +17,11 @@ use super::publish::Publisher;
 use super::registry::{HandlerRegistry, Registered};
 use crate::event::envelope::Event;
 use crate::event::filter::Decision;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::inbox::messages::{Deliver, Deliverer, Ticket};
 use crate::inbox::spec::ConsumerSpec;
+use crate::link::{LinkBook, Links};
 use crate::retry::{AttemptResult, FailureKind};
 use crate::supervise::{Handle, panic_text};
 use crate::trace::{AttemptKind, Tracer};
@@ -35,6 +37,10 @@ pub struct HandlerParts {
     pub spec: Arc<ArcSwap<ConsumerSpec>>,
     /// Where follow-up events go.
     pub publisher: Arc<dyn Publisher>,
+    /// Clears what is traced of failures.
+    pub redactor: Redactor,
+    /// The links of the hub.
+    pub links: Arc<LinkBook>,
     /// Traces attempts.
     pub tracer: Tracer,
     /// Time.
@@ -96,6 +102,7 @@ async fn attempt(parts: Arc<HandlerParts>, ticket: Ticket, event: Arc<Event>) {
     };
     let latency_ms = parts.clock.monotonic_ns().saturating_sub(began_ns) / 1_000_000;
     let result = attempt_result(handlers.len(), &failures);
+    let (result, _) = result.cleared(&parts.redactor, Some(&event), String::new());
     parts.tracer.attempted(traced, &result);
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), String::new());
 }
@@ -132,6 +139,13 @@ fn context(parts: &HandlerParts, ticket: &Ticket, event: &Arc<Event>) -> Handler
         lease: Lease::begin(ticket.renewal(), Arc::clone(&parts.spec), Arc::clone(&parts.clock)),
         span,
         publisher: Arc::clone(&parts.publisher),
+        links: Links::new(
+            Arc::clone(&parts.links),
+            Arc::clone(&parts.clock),
+            &event.meta.org,
+            &format!("handler:{}", parts.consumer),
+        )
+        .within(event.meta.correlation_id.as_deref().unwrap_or(&event.meta.id)),
     })
 }
 
@@ -140,7 +154,8 @@ async fn run_all(handlers: &[Registered], event: &Arc<Event>, context: &HandlerC
     let mut failures = Vec::new();
     for known in handlers {
         if let Err(failure) = run(known, Arc::clone(event), context.clone()).await {
-            tracing::debug!(pattern = %known.pattern, ?failure, "a handler failed");
+            // Its message may repeat the event; what may be told of it is told when the attempt is settled.
+            tracing::debug!(pattern = %known.pattern, "a handler failed");
             failures.push(failure);
         }
     }

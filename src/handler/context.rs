@@ -15,6 +15,7 @@ use crate::ground::error::Problem;
 use crate::ground::ids::Seq;
 use crate::inbox::messages::{LeaseLost, Renewal};
 use crate::inbox::spec::ConsumerSpec;
+use crate::link::Links;
 
 /// How long a claim may still be worked at, as its holder knows it. Never shorter than the inbox means it to be, which
 /// counts from when it gave the claim out.
@@ -66,6 +67,7 @@ pub(super) struct Attempt {
     pub(super) lease: Lease,
     pub(super) span: tracing::Span,
     pub(super) publisher: Arc<dyn Publisher>,
+    pub(super) links: Links,
 }
 
 impl fmt::Debug for HandlerContext {
@@ -135,6 +137,24 @@ impl HandlerContext {
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
         &self.0.span
+    }
+
+    /// The links of the event's org. What is made through them keeps the handler's name and the conversation. A handler may
+    /// be called again for the same event: a link made again is the one that is there.
+    ///
+    /// ```
+    /// use tidegate::handler::{HandlerContext, HandlerError};
+    /// use tidegate::link::{Entity, LinkType, NewLink};
+    ///
+    /// async fn on_customer_created(context: HandlerContext) -> Result<(), HandlerError> {
+    ///     let (contact, customer) = (Entity::new("crm", "contact", "17"), Entity::new("erp", "customer", "C-9"));
+    ///     context.links().create(NewLink::new(contact, customer, LinkType::Reference)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.0.links
     }
 
     /// When the lease runs out unless it is renewed: the handler's future is dropped then.

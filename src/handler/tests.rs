@@ -14,6 +14,7 @@ use super::*;
 use crate::event::envelope::Event;
 use crate::event::filter::{EventFilter, TypePattern};
 use crate::event::parse::{ParseRules, parse_event};
+use crate::event::redact::Redactor;
 use crate::ground::clock::{Clock as _, ManualClock, UnixMs};
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
@@ -22,8 +23,10 @@ use crate::ground::random::SystemRandom;
 use crate::inbox::messages::{Answers, Deferred, Deliver, Deliverer as _, LeaseLost, Renew, Settled, Ticket};
 use crate::inbox::spec::{ConsumerKind, ConsumerSpec};
 use crate::inbox::state::{InboxRules, InboxState, Ordering, Settlement};
+use crate::link::LinkBook;
 use crate::retry::{AttemptResult, FailureKind, RetryPolicy};
 use crate::store::Position;
+use crate::store::fake::FakeStore;
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, RestartBudget, supervise};
 use crate::trace::Tracer;
 
@@ -141,6 +144,8 @@ impl Scene {
             registry: Arc::clone(&registry),
             spec: Arc::new(ArcSwap::from_pointee(spec)),
             publisher: Arc::clone(&published) as Arc<dyn Publisher>,
+            redactor: Redactor::none(),
+            links: Arc::new(LinkBook::new(FakeStore::new(10), 100)),
             tracer: Tracer::off(Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>, SeededRandom::shared(3)),
             clock: Arc::clone(&clock) as Arc<dyn crate::ground::clock::Clock>,
             since: NOW,

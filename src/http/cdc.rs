@@ -78,7 +78,7 @@ fn filter(app: &Shared, params: &Params, principal: &Principal) -> Result<FeedFi
         channel: params.text("channel"),
         facility: params.text("facility"),
         service: params.text("service"),
-        expression: None,
+        ..EventFilter::default()
     };
     Ok(FeedFilter::new(events, params.time("from")?, params.time("to")?))
 }
@@ -133,6 +133,7 @@ pub(crate) async fn feed(app: Shared, request: HttpRequest) -> Answer {
 
 async fn page(app: &Shared, filter: &Arc<FeedFilter>, at: Seq, named: bool, limit: usize) -> Answer {
     let chunk = app.hub.feed().read(filter, at, Reading::Page(limit)).await.map_err(|error| store_problem(&error))?;
+    let chunk = chunk.redacted(app.hub.redactor());
     match chunk.gap_to {
         Some(gap_to) if named => Err(gone(at, gap_to, filter).into()),
         Some(_) | None => {
@@ -227,7 +228,7 @@ impl Follower {
             // Before reading, so that what comes meanwhile wakes the next wait.
             self.growth.borrow_and_update();
             let chunk = match self.app.hub.feed().read(&self.filter, self.next, Reading::Piece).await {
-                Ok(chunk) => chunk,
+                Ok(chunk) => chunk.redacted(self.app.hub.redactor()),
                 Err(StoreError::Unavailable | StoreError::Engine(_)) => {
                     self.app.hub.clock().sleep(STORE_PAUSE).await;
                     continue;

@@ -14,6 +14,7 @@ use super::{App, Shared, body};
 use crate::event::envelope::Draft;
 use crate::event::filter::TypePattern;
 use crate::event::parse::{ParseRules, not_reserved, parse_event, split_array};
+use crate::event::redact::Audience;
 use crate::event::render;
 use crate::ground::clock::UnixMs;
 use crate::ground::context::scoped_org;
@@ -282,7 +283,7 @@ pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
         if at > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&render::envelope(event));
+        out.extend_from_slice(&render::envelope(&app.hub.redactor().shown(event, Audience::Console)));
     }
     let rest = json!({"next_cursor": page.next, "has_more": page.has_more});
     out.extend_from_slice(b"],");

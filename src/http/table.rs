@@ -11,8 +11,8 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, exports, health, imports, jobs, openapi,
-    push, replays, schedule, socket, sources, stream, upstreams, webhooks,
+    Listener, admin, answer, cdc, consumers, dead_letters, deliveries, events, exports, health, imports, jobs, links,
+    openapi, publishes, push, replays, schedule, socket, sources, stream, upstreams, webhooks,
 };
 
 /// Where a route is offered.
@@ -80,6 +80,12 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  PATCH  "/v1/sources/{name}"                  => sources::change;
     Both  DELETE "/v1/sources/{name}"                  => sources::delete;
     Both  GET    "/v1/cdc"                             => cdc::feed;
+
+    Both  POST   "/v1/links"                           => links::create;
+    Both  GET    "/v1/links"                           => links::list;
+    Both  GET    "/v1/links/walk"                      => links::walk;
+    Both  GET    "/v1/links/{id}"                      => links::show;
+    Both  DELETE "/v1/links/{id}"                      => links::delete;
 
     Both  POST   "/v1/webhooks"                        => webhooks::create;
     Both  GET    "/v1/webhooks"                        => webhooks::list;
@@ -163,6 +169,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/upstreams/{id}/publishes/{name}/preview" => publishes::preview;
+    Admin DELETE "/v1/admin/upstreams/{id}/publishes/{name}" => publishes::discard;
     Admin POST   "/v1/admin/pause"                     => admin::pause;
     Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Hub, store_problem};
 use crate::event::envelope::BodyFormat;
+use crate::event::redact::Audience;
 use crate::event::render;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::ConsumerId;
@@ -235,6 +236,7 @@ impl Consuming {
     #[must_use]
     pub fn render(&self, handed: &Handed, form: DeliveryForm) -> Vec<u8> {
         let Handed { ticket, event } = handed;
+        let event = &self.hub.inner.redactor.shown(event, Audience::Webhook);
         let (claim, lease_until) = (ticket.claim(), ticket.lease_until());
         let now = self.hub.clock().now();
         let name = ClaimName { seq: claim.seq, epoch: claim.epoch, claimed_at: now };

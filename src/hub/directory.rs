@@ -13,6 +13,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::breaker::actor::{BreakerActor, BreakerParts};
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::random::SharedRandom;
@@ -30,6 +31,7 @@ use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
 use crate::trace::Tracer;
+use crate::upstream::publish::publisher::{PublishDeliverer, Publisher};
 use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
 use crate::webhook::health::Tracked;
 use crate::webhook::outbound::Outbound;
@@ -52,6 +54,8 @@ pub struct DirectoryParts {
     pub pause: Arc<HubPause>,
     /// Traces attempts.
     pub tracer: Tracer,
+    /// What may be seen of events.
+    pub redactor: Redactor,
     /// What supervision has seen.
     pub health: Arc<Health>,
     /// Series.
@@ -76,6 +80,8 @@ pub enum Service {
     Handler,
     /// By clients that ask.
     Pull(Arc<PullService>),
+    /// By calls to an upstream.
+    Publish(Arc<Publisher>),
 }
 
 /// A consumer.
@@ -108,6 +114,7 @@ impl Consumer {
     pub fn name(&self) -> Option<&str> {
         match &self.service {
             Service::Pull(service) => Some(service.name()),
+            Service::Publish(publisher) => Some(publisher.name()),
             Service::Webhook(_) | Service::Handler => None,
         }
     }
@@ -297,6 +304,7 @@ impl Directory {
                     breaker: breaker.clone(),
                     outbound: outbound.clone(),
                     metrics: Arc::clone(&parts.metrics),
+                    redactor: parts.redactor.clone(),
                     clock: Arc::clone(&parts.clock),
                 };
                 let delivery = supervise(arbiter, ActorKind::Delivery, &parts.health, move || {
@@ -308,6 +316,10 @@ impl Directory {
             Service::Handler => None,
             Service::Pull(service) => {
                 consumer.deliver.store(Arc::new(Some(Arc::new(PullDeliverer(Arc::clone(service))))));
+                None
+            }
+            Service::Publish(publisher) => {
+                consumer.deliver.store(Arc::new(Some(Arc::new(PublishDeliverer(Arc::clone(publisher))))));
                 None
             }
         };
@@ -324,6 +336,7 @@ impl Directory {
             rate: Arc::clone(&consumer.rate),
             tracked: Arc::clone(&consumer.tracked),
             notice: Arc::clone(&parts.notice),
+            redactor: parts.redactor.clone(),
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ground::error::{Problem, ProblemKind};
-use crate::store::{Registry, StoreError};
+use crate::store::{Registry, store_problem};
 
 /// The documents of one kind.
 pub struct Documents<T> {
@@ -20,25 +20,6 @@ pub struct Documents<T> {
 impl<T> std::fmt::Debug for Documents<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Documents").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
-
-/// What a client is told of a failure of the store: inside text goes to the log.
-#[must_use]
-pub fn store_problem(error: &StoreError) -> Problem {
-    match error {
-        StoreError::DiskFull { free, floor } => {
-            Problem::new(ProblemKind::DiskFull, format!("{free} bytes are free, the floor is {floor}")).retry_after(30)
-        }
-        StoreError::Unavailable => Problem::new(ProblemKind::Overloaded, "the store is not open now"),
-        StoreError::Engine(_) => {
-            Problem::new(ProblemKind::Overloaded, "the store failed and is being opened again; nothing is promised")
-        }
-        StoreError::Revision { .. } => Problem::new(ProblemKind::Conflict, "it was changed meanwhile; read it again"),
-        StoreError::Corrupt { .. } => {
-            tracing::error!(%error, "a stored record is damaged");
-            Problem::new(ProblemKind::Internal, "a stored record is damaged; the log of the hub names it")
-        }
     }
 }
 

@@ -11,8 +11,9 @@ use crate::breaker::actor::{DOCUMENT_KIND, Inspect as InspectBreaker};
 use crate::breaker::state::BreakerState;
 use crate::breaker::{BreakerSettings, record};
 use crate::event::envelope::Event;
-use crate::event::filter::Decision;
 use crate::event::filter::subject::Subject;
+use crate::event::filter::{Clause, Decision};
+use crate::event::redact::Audience;
 use crate::event::render;
 use crate::explain::{DELIVERED, Explanation, Facts, Stand, explain};
 use crate::ground::clock::UnixMs;
@@ -26,6 +27,8 @@ use crate::store::{AttemptRecord, ConsumerState as _, EventLog, Position, Regist
 
 /// Consumers that one event's answer lists.
 const CONSUMERS_LISTED_MAX: usize = 1_000;
+/// Said instead of the condition that an event does not meet: with it one could tell what was compared (EVT-4).
+const REASON_WITHHELD: &str = "the condition does not hold; events of this type are redacted";
 /// Dead letters looked at for one event and consumer.
 const DEAD_LOOKED_AT: usize = 256;
 
@@ -48,9 +51,12 @@ struct Judged {
 }
 
 impl Judged {
-    fn new(consumer: Arc<Consumer>, subject: &Subject<'_>) -> Self {
+    fn new(consumer: Arc<Consumer>, subject: &Subject<'_>, redacted: bool) -> Self {
         let spec = consumer.spec.load();
         let refusal = match spec.filter.decide_on(subject) {
+            Decision::NoMatch(Clause::Expression) if redacted => {
+                Some(Facts::NotMatched { clause: Clause::Expression, reason: REASON_WITHHELD.to_owned() })
+            }
             Decision::NoMatch(clause) => {
                 Some(Facts::NotMatched { clause, reason: spec.filter.reason(clause, subject) })
             }
@@ -82,7 +88,7 @@ impl Hub {
             .blocking(move |hub| {
                 let event = hub.event(&id, org.as_deref())?;
                 let subject = Subject::new(&event);
-                let judged = hub.consumers_of(&event).map(|one| Judged::new(one, &subject));
+                let judged = hub.consumers_of(&event).map(|one| Judged::new(one, &subject, false));
                 let matched = judged.filter(|one| one.refusal.is_none()).map(|one| (one.consumer.id.clone(), one));
                 let mut matched: Vec<_> = matched.take(CONSUMERS_LISTED_MAX).collect();
                 matched.sort_by(|a, b| a.0.cmp(&b.0));
@@ -95,7 +101,7 @@ impl Hub {
             let stand = self.stand(&judged.consumer, &event).await?;
             consumers.push(delivery_json(&judged.consumer, &event, &stand));
         }
-        let mut out = render::envelope_open(&event);
+        let mut out = render::envelope_open(&self.inner.redactor.shown(&event, Audience::Console));
         out.extend_from_slice(b",\"consumers\":");
         out.extend_from_slice(Value::from(consumers).to_string().as_bytes());
         out.push(b'}');
@@ -115,7 +121,10 @@ impl Hub {
                 let event = hub.event(&id, org.as_deref())?;
                 let page = hub.page_of_consumers(&event, &query)?;
                 let subject = Subject::new(&event);
-                let judged: Vec<_> = page.into_iter().map(|consumer| Judged::new(consumer, &subject)).collect();
+                let (org, event_type) = (&event.meta.org, &event.meta.event_type);
+                let redacted = hub.inner.redactor.touches(org, event_type, Audience::Console);
+                let judged = page.into_iter().map(|consumer| Judged::new(consumer, &subject, redacted));
+                let judged: Vec<_> = judged.collect();
                 drop(subject);
                 Ok((event, judged))
             })
@@ -188,7 +197,8 @@ impl Hub {
         let waits = !matches!(standing, Standing::Settled | Standing::Processing { .. });
         let breaker = match consumer.service {
             Service::Webhook(_) if waits => self.breaker_state(&consumer.id).await,
-            Service::Webhook(_) | Service::Handler | Service::Pull(_) => None,
+            Service::Publish(ref publisher) if waits => self.upstream_breaker(publisher.upstream()).await,
+            Service::Webhook(_) | Service::Handler | Service::Pull(_) | Service::Publish(_) => None,
         };
         let out = view.as_ref().and_then(|view| view.out.iter().find(|(claim, _)| claim.seq == event.seq));
         Ok(Stand {

@@ -118,6 +118,8 @@ impl Hub {
                 registry: Arc::clone(&inner.handlers),
                 spec: Arc::clone(&known.spec),
                 publisher: Arc::new(FollowUps(Arc::downgrade(inner))),
+                redactor: inner.redactor.clone(),
+                links: Arc::clone(&inner.links),
                 tracer: inner.tracer.clone(),
                 clock: Arc::clone(&inner.clock),
                 since: inner.clock.now(),

@@ -9,6 +9,7 @@ use super::replays::{Asked, lane_full, spec_json, step_problem};
 use super::{Hub, Page, store_problem};
 use crate::event::envelope::Event;
 use crate::event::filter::TypePattern;
+use crate::event::redact::{Audience, Redactor};
 use crate::ground::clock::UnixMs;
 use crate::ground::context::{WriteContext, scoped_org};
 use crate::ground::error::{Problem, ProblemKind};
@@ -147,7 +148,7 @@ impl Hub {
                 bytes += record.weight();
                 before = Some(record.id.clone());
                 if query.fits(&record) {
-                    items.push(letter_json(&record));
+                    items.push(letter_json(&self.inner.redactor, &record));
                 }
                 if items.len() >= query.limit || scanned >= SCAN_MAX || bytes >= SCAN_BYTES_MAX {
                     return Ok(Page { items, next: before.unwrap_or_default(), has_more: true });
@@ -167,7 +168,7 @@ impl Hub {
     /// # Errors
     /// [`ProblemKind::NotFound`], also for one of another org.
     pub fn dead_letter(&self, id: &str, org: Option<&str>) -> Result<Value, Problem> {
-        self.letter(id, org).map(|record| letter_json(&record))
+        self.letter(id, org).map(|record| letter_json(&self.inner.redactor, &record))
     }
 
     async fn open_letter(&self, id: &str, org: Option<&str>) -> Result<DeadLetterRecord, Problem> {
@@ -198,7 +199,7 @@ impl Hub {
         if answers.first().is_none_or(|answer| *answer == ReplayAnswer::Full) {
             return Err(lane_full());
         }
-        self.inner.metrics.dead_letters.dec();
+        self.inner.metrics.dead_letter_closed(&consumer);
         self.sync_state().await?;
         tracing::info!(letter = id, %consumer, by = context.by, "a dead letter is redriven");
         let id = id.to_owned();
@@ -222,11 +223,11 @@ impl Hub {
         let mut letter = self.open_letter(id, org).await?;
         tracing::info!(letter = id, reason, by = context.by, "a dead letter is discarded");
         letter.closed = Some(Closed { how: Closing::Discarded { reason }, context });
-        let shown = letter_json(&letter);
+        let (shown, consumer) = (letter_json(&self.inner.redactor, &letter), letter.consumer.clone());
         let session = self.inner.ledger.session();
         let written = session.commit_synced(vec![StateOp::PutDeadLetter(Box::new(letter))]).await;
         written.map_err(|error| store_problem(&error))?;
-        self.inner.metrics.dead_letters.dec();
+        self.inner.metrics.dead_letter_closed(&consumer);
         Ok(shown)
     }
 
@@ -286,9 +287,10 @@ impl Hub {
     }
 }
 
-fn letter_json(record: &DeadLetterRecord) -> Value {
+fn letter_json(redactor: &Redactor, record: &DeadLetterRecord) -> Value {
+    let envelope = redactor.envelope(&record.org, &record.event_type, &record.event, Audience::Console);
     // The event was JSON when it came in.
-    let event = serde_json::from_slice(&record.event).unwrap_or(Value::Null);
+    let event = serde_json::from_slice(&envelope).unwrap_or(Value::Null);
     let closed = record.closed.as_ref();
     let (job, reason) = match closed.map(|closed| &closed.how) {
         Some(Closing::Redriven { job }) => (job.clone(), None),

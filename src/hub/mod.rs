@@ -35,10 +35,12 @@ mod idempotent;
 mod jobs;
 mod keys;
 mod letters;
+mod links;
 mod open;
 mod operate;
 mod owner;
 mod pause;
+mod publishes;
 mod pulls;
 mod query;
 mod replays;
@@ -63,6 +65,7 @@ use crate::cdc::feed::Feed;
 use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::Draft;
 use crate::event::parse::{ParseRules, not_reserved, parse_event};
+use crate::event::redact::Redactor;
 use crate::ground::clock::SharedClock;
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
@@ -74,6 +77,7 @@ use crate::idempotency::Idempotency;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::Jobs;
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor};
 use crate::metrics::Metrics;
 use crate::outbox::{Append, AppendReply, Intake, OutboxActor, SharedGate, Tail, TenantPermit};
@@ -86,13 +90,14 @@ use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::webhook::guard::AddressPolicy;
 
+pub use crate::store::store_problem;
 pub use accept::Accepted;
 pub use bulk_exports::PartFile;
 pub use bulk_imports::Upload;
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
 pub use directory::{Consumer, Directory, Service};
-pub use documents::{Documents, store_problem};
+pub use documents::Documents;
 pub use explain::ExplainQuery;
 pub(crate) use idempotent::key_problem;
 pub use idempotent::{Once, OnceKey};
@@ -137,6 +142,7 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    publishes: publishes::Publishes,
     owners: owner::Owners,
     settings: settings::Settings,
     idempotency: Arc<Idempotency>,
@@ -147,6 +153,8 @@ struct Inner {
     sources: sources::Sources,
     upstreams: Arc<Upstreams>,
     declared_upstreams: upstreams::DeclaredUpstreams,
+    links: Arc<LinkBook>,
+    redactor: Redactor,
     sealer: Sealer,
     policy: AddressPolicy,
     /// Makes housekeeping panic, for tests.
@@ -426,6 +434,13 @@ impl Hub {
     #[must_use]
     pub fn idempotency(&self) -> &Arc<Idempotency> {
         &self.inner.idempotency
+    }
+
+    /// Shows events as an audience may see them (EVT-4). The hub's own calls that give events to the program around it,
+    /// and its handlers, show them as they stand in the log.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
     }
 
     /// The change feed.

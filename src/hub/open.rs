@@ -16,6 +16,7 @@ use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
+use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
@@ -26,6 +27,7 @@ use super::{Documents, Hub, Inner};
 use crate::bulk::Bulk;
 use crate::cdc::feed::Feed;
 use crate::config::Config;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, SystemClock};
 use crate::ground::error::Problem;
 use crate::ground::ids::ConsumerId;
@@ -37,6 +39,7 @@ use crate::inbox::catch_up::LogReader;
 use crate::inbox::ledger::Ledger;
 use crate::inbox::spec::HubPause;
 use crate::job::{Jobs, JobsParts};
+use crate::link::LinkBook;
 use crate::lookup::{Finder, IndexerActor, IndexerParts};
 use crate::metrics::Metrics;
 use crate::outbox::{Intake, OutboxActor, OutboxParts, RetentionRules, SharedGate, Tail};
@@ -48,9 +51,10 @@ use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
 use crate::trace::{TraceError, Tracer};
-use crate::upstream::Upstreams;
 use crate::upstream::cache::ReadCache;
+use crate::upstream::publish::PublisherParts;
 use crate::upstream::service::UpstreamParts;
+use crate::upstream::{CallPath, Upstreams};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -182,12 +186,16 @@ impl Hub {
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
+        let publishes = Publishes::load(Documents::new(Arc::clone(&registry), publishes::DOCUMENT_KIND))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let imports = Imports::load(Documents::new(Arc::clone(&registry), "import"))?;
+        let redactor = Redactor::none();
+        let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
-        let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
-        metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
+        for (consumer, dead) in state.dead_letter_counts()? {
+            metrics.dead_letters_moved(&consumer, i64::try_from(dead).unwrap_or(i64::MAX));
+        }
 
         let health = Arc::new(Health::new(
             RestartBudget {
@@ -276,6 +284,7 @@ impl Hub {
             lanes,
             pause: Arc::clone(&pause),
             tracer: tracer.clone(),
+            redactor: redactor.clone(),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -360,6 +369,18 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let publisher_parts = PublisherParts {
+            calls: Arc::clone(&upstreams) as Arc<dyn CallPath>,
+            depths: Arc::clone(&publishes.depths),
+            tracer: tracer.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        for (id, spec, publisher) in
+            publishes.begin(&config, &declared_upstreams.settings(), &engine, &publisher_parts)?
+        {
+            directory.add(id, spec, Service::Publish(publisher));
+        }
         let now = clock.now();
         for record in pulls.all() {
             let service = Service::Pull(PullService::new(&record.settings.name, now));
@@ -393,7 +414,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
-        let bulk = Bulk::new(&config, finder.clone(), Arc::clone(&clock), Arc::clone(&random));
+        let bulk = Bulk::new(&config, finder.clone(), redactor.clone(), Arc::clone(&clock), Arc::clone(&random));
         let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
@@ -421,10 +442,13 @@ impl Hub {
             keys,
             webhooks,
             pulls,
+            publishes,
             owners,
             settings,
             sources,
             idempotency,
+            links,
+            redactor,
             jobs,
             replays,
             bulk,

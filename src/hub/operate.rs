@@ -104,6 +104,9 @@ impl Hub {
         {
             inbox.hint(Wake);
         }
+        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled) {
+            self.wake_publishes(id);
+        }
         Ok(state_json(id, &view.state, view.probes))
     }
 

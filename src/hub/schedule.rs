@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{Hub, Page, store_problem};
 use crate::event::envelope::Event;
+use crate::event::redact::Audience;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::schedule::{Cancel, Cancelled, Waiting};
@@ -116,7 +117,7 @@ impl Hub {
             "id": &*one.id, "org": &*one.org, "type": event.meta.event_type, "source": event.meta.source,
             "deliver_at": one.key.due_at.to_rfc3339(), "bytes": one.bytes, "created": created,
         });
-        Ok(Some((json, event.body.clone())))
+        Ok(Some((json, self.inner.redactor.shown(&event, Audience::Console).body.clone())))
     }
 }
 

@@ -27,8 +27,8 @@ use crate::upstream::perform::{Rules, Served};
 use crate::upstream::read::Read;
 use crate::upstream::reading::{Question, ReadError};
 use crate::upstream::record::{
-    AuthWish, CONCURRENCY_DEFAULT, CREDENTIALS_MAX, Declared, Ground, Origin, TOTAL_MS_DEFAULT, UpstreamRecord, finish,
-    read_change, read_new,
+    AuthWish, CONCURRENCY_DEFAULT, CREDENTIALS_MAX, Declared, Ground, Origin, TOTAL_MS_DEFAULT, UpstreamRecord,
+    UpstreamSettings, finish, read_change, read_new,
 };
 use crate::upstream::service::{KeptAnswers, Registered, UPSTREAMS_MAX};
 use crate::upstream::{Adapter, AdapterContext, Upstreams};
@@ -232,6 +232,11 @@ impl DeclaredUpstreams {
         Ok(())
     }
 
+    /// The settings of every declared upstream, for the start.
+    pub(super) fn settings(&self) -> Vec<(String, UpstreamSettings)> {
+        self.by_id.iter().map(|one| (one.record.id.clone(), one.record.settings.clone())).collect()
+    }
+
     fn get(&self, id: &str) -> Option<Stored> {
         self.by_id.get(id).map(|stored| stored.clone())
     }
@@ -374,7 +379,7 @@ impl Hub {
                     "id": &*registered.core.id, "origin": "program", "org": served.org,
                     "version": served.adapter.version(), "base_url": null, "health_path": null,
                     "connect_timeout_ms": null, "total_timeout_ms": attempt_ms, "retry": retry, "breaker": breaker,
-                    "rate_limit": rate_limit, "concurrency": concurrency, "reads": {}, "description": null,
+                    "rate_limit": rate_limit, "concurrency": concurrency, "reads": {}, "publishes": [], "description": null,
                     "allowed_networks": [], "auth": null, "tenant_auth": {}, "created_at": null, "created_by": null,
                     "updated_at": null, "updated_by": null,
                 })
@@ -426,6 +431,8 @@ impl Hub {
             })
             .await?;
         let registered = self.inner.upstreams.register(self.making().served(&stored)?)?;
+        let UpstreamRecord { id, settings, updated, .. } = &*stored.record;
+        self.serve_publishes(id, Some(settings), updated).await?;
         Ok(self.upstream_json(&registered))
     }
 
@@ -483,6 +490,7 @@ impl Hub {
         let breaker = super::webhooks::default_breaker(&self.inner.config);
         let ground = Ground { policy: &self.inner.policy, breaker: &breaker, origin: Origin::Api };
         let (settings, auth) = read_change(fields, &before.record.settings, ground)?;
+        self.check_rules_leave(id, &settings.publishes).await?;
         let same_reads =
             settings.base_url == before.record.settings.base_url && settings.reads == before.record.settings.reads;
         let answers = if same_reads { KeptAnswers::Stay } else { KeptAnswers::Forgotten };
@@ -510,7 +518,36 @@ impl Hub {
             })
             .await?;
         self.inner.upstreams.replace(&registered, self.making().served(&stored)?, answers).await;
+        let UpstreamRecord { id, settings, updated, .. } = &*stored.record;
+        self.serve_publishes(id, Some(settings), updated).await?;
         Ok(self.upstream_json(&registered))
+    }
+
+    /// Takes a publish rule away with everything that waits for it, and says how much that was. Its dead letters stay.
+    ///
+    /// # Errors
+    /// When there is no such rule, the settings of the hub declare it, or the store fails.
+    pub async fn discard_publish(&self, id: &str, name: &str, context: WriteContext) -> Result<Value, Problem> {
+        let _one_at_a_time = self.inner.declared_upstreams.changing.lock().await;
+        let stored = self.inner.declared_upstreams.get(id);
+        let of_rule = |stored: &Stored| stored.record.settings.publishes.iter().any(|rule| rule.name == name);
+        let discarded = self.waits_for_publish(id, name).await?;
+        let by = context.by.clone();
+        if let Some(stored) = stored.filter(of_rule) {
+            if stored.origin == Origin::Config {
+                return Err(of_settings(id));
+            }
+            // First the document: after a crash in between the rule is one that is no longer declared.
+            let gone = name.to_owned();
+            self.store_change(stored, context, KeptAnswers::Stay, move |_, record| {
+                record.settings.publishes.retain(|rule| rule.name != gone);
+                Ok(())
+            })
+            .await?;
+        }
+        self.drop_publish(id, name).await?;
+        tracing::warn!(app = id, rule = name, discarded, by, "a publish rule was taken away with what waited for it");
+        Ok(json!({ "name": name, "discarded": discarded }))
     }
 
     /// Gives an upstream, or one tenant at it, another credential (`auth`), takes it away (`auth: null`), or, when it says
@@ -566,6 +603,7 @@ impl Hub {
     pub async fn delete_upstream(&self, id: &str) -> Result<(), Problem> {
         let _one_at_a_time = self.inner.declared_upstreams.changing.lock().await;
         self.changeable(id)?;
+        self.check_rules_leave(id, &[]).await?;
         let key = id.to_owned();
         self.blocking(move |hub| {
             let declared = &hub.inner.declared_upstreams;
@@ -581,7 +619,8 @@ impl Hub {
             let registry: &dyn Registry = &*hub.inner.engine;
             registry.delete(BREAKERS, &key).map_err(|error| store_problem(&error)).map(|_| ())
         })
-        .await
+        .await?;
+        self.serve_publishes(id, None, &WriteContext::default()).await
     }
 
     /// Takes the upstreams of the settings as they are now: new ones are registered, changed ones changed, those that are
@@ -608,6 +647,7 @@ impl Hub {
             if !wanted.iter().any(|one| one.record.id == *id) {
                 declared.by_id.remove(id);
                 upstreams.remove(id).await;
+                self.serve_publishes(id, None, &gone.record.updated).await?;
             }
         }
         for one in wanted {
@@ -623,7 +663,9 @@ impl Hub {
                     upstreams.register(served)?;
                 }
             }
+            let record = Arc::clone(&one.record);
             declared.by_id.insert(one.record.id.clone(), one);
+            self.serve_publishes(&record.id, Some(&record.settings), &record.updated).await?;
         }
         Ok(())
     }

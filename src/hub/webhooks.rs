@@ -446,6 +446,7 @@ impl Hub {
         let caller = Caller {
             target: Arc::new(ArcSwap::from_pointee(target)),
             outbound: outbound.clone(),
+            redactor: self.inner.redactor.clone(),
             clock: Arc::clone(&self.inner.clock),
         };
         let (sender, answer) = tokio::sync::oneshot::channel::<Answer>();

@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::messages::DelivererSlot;
 use super::state::InboxRules;
 use crate::event::filter::EventFilter;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{SharedClock, UnixMs};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::SharedRandom;
@@ -31,9 +32,14 @@ pub enum ConsumerKind {
     Handler,
     /// Clients that ask for deliveries.
     Pull,
+    /// Calls to an upstream, by a rule.
+    Publish,
 }
 
 impl ConsumerKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Webhook, Self::Handler, Self::Pull, Self::Publish];
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -41,6 +47,7 @@ impl ConsumerKind {
             Self::Webhook => "webhook",
             Self::Handler => "handler",
             Self::Pull => "pull",
+            Self::Publish => "publish",
         }
     }
 }
@@ -161,6 +168,8 @@ pub struct InboxParts {
     pub tracked: Arc<Mutex<Tracked>>,
     /// Called with what the hub must do.
     pub notice: NoticeTaker,
+    /// Clears what is kept of failures and answers.
+    pub redactor: Redactor,
     /// Series.
     pub metrics: Arc<Metrics>,
     /// Time.

@@ -7,6 +7,8 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::state::CallResult;
+use crate::event::envelope::Event;
+use crate::event::redact::Redactor;
 use crate::ground::clock::UnixMs;
 
 /// What kind of failure an attempt met.
@@ -155,6 +157,21 @@ impl AttemptResult {
     /// A failure without an HTTP answer.
     pub fn failed(kind: FailureKind, message: impl Into<String>) -> Self {
         Self::Failed { kind, status: None, message: message.into(), retry_after_ms: None }
+    }
+
+    /// The same with its message, and the answer that came with it, cleared of what is redacted of the event.
+    #[must_use]
+    pub fn cleared(self, redactor: &Redactor, event: Option<&Event>, answer: String) -> (Self, String) {
+        match self {
+            Self::Delivered { status } => {
+                let (_, answer) = redactor.cleared(event, None, answer);
+                (Self::Delivered { status }, answer)
+            }
+            Self::Failed { kind, status, message, retry_after_ms } => {
+                let (message, answer) = redactor.cleared(event, Some(message), answer);
+                (Self::Failed { kind, status, message: message.unwrap_or_default(), retry_after_ms }, answer)
+            }
+        }
     }
 
     /// What follows from this attempt.

@@ -5,6 +5,7 @@
 //! - [`LogIndex`]: what is where in the log, in rows that may be missing.
 //! - [`ScheduleStore`]: events that wait for their time.
 //! - [`IdempotencyStore`]: what is known of idempotency keys, and their answers.
+//! - [`LinkStore`]: links between entities, found from both ends.
 //! - [`Registry`]: small documents by (kind, key) with compare-and-set.
 //!
 //! Invariants
@@ -17,9 +18,11 @@
 mod blocking;
 pub mod engine;
 pub mod idempotency;
+pub mod links;
 pub mod log_index;
 pub mod log_record;
 pub mod position;
+mod problem;
 pub mod records;
 pub mod schedule;
 pub mod verify;
@@ -29,6 +32,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::envelope::Event;
@@ -38,9 +42,11 @@ use crate::ground::ids::{ConsumerId, Seq};
 pub use blocking::blocking;
 pub use engine::Engine;
 pub use idempotency::{IdempotencyStore, KeptAnswer, KeyOp, KeyPlace, KeyRecord};
+pub use links::LinkStore;
 pub use log_index::{IndexLevel, IndexRow, LogIndex};
 pub use log_record::Prepared;
 pub use position::Position;
+pub use problem::store_problem;
 pub use records::{AttemptPage, AttemptRecord, DeadLetterRecord, RowRecord};
 pub use schedule::{ScheduleKey, ScheduleStore, ScheduledRecord};
 
@@ -246,12 +252,12 @@ pub struct Checkpoints {
 }
 
 /// What [`ConsumerState::expire`] has dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Dead letters.
     pub dead_letters: u64,
-    /// Those of them that nobody had redriven or discarded.
-    pub open: u64,
+    /// Those of them that nobody had redriven or discarded, by consumer.
+    pub open: BTreeMap<ConsumerId, u64>,
 }
 
 /// What is kept per consumer.

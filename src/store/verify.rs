@@ -29,6 +29,8 @@ pub struct Report {
     pub scheduled: u64,
     /// Idempotency keys read.
     pub idempotency_keys: u64,
+    /// Links read, and found in both indexes.
+    pub links: u64,
     /// Faults, in words.
     pub faults: Vec<String>,
 }
@@ -129,6 +131,14 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
             Ok(_) => report.fault(format!("idempotency key {}: its answer is not what was recorded", place.number)),
             Err(error) => report.fault(format!("idempotency key {}: {error}", place.number)),
         }
+    }
+
+    match engine.check_links() {
+        Ok((links, faults)) => {
+            report.links = links;
+            faults.into_iter().for_each(|fault| report.fault(fault));
+        }
+        Err(error) => report.fault(error.to_string()),
     }
     for kind in ["webhook", "source", "key", "settings", "breaker", "job"] {
         if let Err(error) = engine.list(kind) {

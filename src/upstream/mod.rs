@@ -10,6 +10,7 @@
 //! - [`call`]: the words of a call: what is asked, what is answered, what goes wrong
 //! - [`template`]: paths with parameters
 //! - [`read`]: declared reads: how they are asked and what their answers become
+//! - [`publish`]: events that become calls
 //! - [`credential`]: who calls, one a tenant, and where its secret is
 //! - [`http`]: a declared upstream as an adapter
 //! - [`perform`]: the one way
@@ -36,6 +37,7 @@ pub mod credential;
 pub mod health;
 pub mod http;
 pub mod perform;
+pub mod publish;
 pub mod read;
 pub mod reading;
 pub mod record;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::adapter::{check_id, check_version};
 use super::credential::{Credential, Inline, SealedCredential};
+use super::publish::{PublishRule, read_rules};
 use super::read::{self, Read};
 use super::template::{PATH_CHARS_MAX, Template};
 use crate::breaker::BreakerSettings;
@@ -90,6 +91,9 @@ pub struct UpstreamSettings {
     /// What can be read of it.
     #[serde(default)]
     pub reads: BTreeMap<String, Read>,
+    /// Which events become which calls.
+    #[serde(default)]
+    pub publishes: Vec<PublishRule>,
     /// For people.
     #[serde(default)]
     pub description: Option<String>,
@@ -169,6 +173,7 @@ impl UpstreamRecord {
             rate_limit,
             concurrency,
             reads,
+            publishes,
             description,
             allowed_networks,
         } = &self.settings;
@@ -193,6 +198,7 @@ impl UpstreamRecord {
             "rate_limit": rate_limit,
             "concurrency": concurrency,
             "reads": reads,
+            "publishes": publishes.iter().map(PublishRule::to_json).collect::<Vec<_>>(),
             "description": description,
             "allowed_networks": allowed_networks,
             "auth": of(""),
@@ -303,6 +309,9 @@ fn shared(fields: &mut Fields, settings: &mut UpstreamSettings, ground: Ground<'
     if let Some(reads) = read::read_all(fields)? {
         settings.reads = reads;
     }
+    if let Some(sent) = fields.take("publishes") {
+        settings.publishes = read_rules(sent, settings.org.as_deref())?;
+    }
     match fields.sent("description") {
         None => {}
         Some(Value::Null) => settings.description = None,
@@ -357,6 +366,7 @@ pub fn read_new(mut fields: Fields, ground: Ground<'_>) -> Result<Declared, Prob
         rate_limit: None,
         concurrency: CONCURRENCY_DEFAULT,
         reads: BTreeMap::new(),
+        publishes: Vec::new(),
         description: None,
         allowed_networks: Vec::new(),
     };

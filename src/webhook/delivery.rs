@@ -18,6 +18,7 @@ use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
 use crate::breaker::state::Refusal;
 use crate::event::envelope::Event;
+use crate::event::redact::{Audience, Redactor};
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::ConsumerId;
 use crate::ground::secret::Secret;
@@ -74,6 +75,8 @@ pub struct DeliveryParts {
     pub outbound: Outbound,
     /// Series.
     pub metrics: Arc<Metrics>,
+    /// What endpoints may see.
+    pub redactor: Redactor,
     /// Time.
     pub clock: SharedClock,
 }
@@ -93,6 +96,8 @@ pub struct Caller {
     pub target: Arc<ArcSwap<Target>>,
     /// Sends.
     pub outbound: Outbound,
+    /// What the endpoint may see.
+    pub redactor: Redactor,
     /// Time.
     pub clock: SharedClock,
 }
@@ -107,6 +112,7 @@ impl Caller {
     /// delivery.
     pub async fn call(&self, event: &Arc<Event>, traceparent: Option<&str>) -> Answer {
         let target = self.target.load_full();
+        let event = &self.redactor.shown(event, Audience::Webhook);
         let mut headers = target.headers.clone();
         let body = match target.form.write(event, &mut headers).await {
             Ok(body) => body,
@@ -150,8 +156,13 @@ impl DeliveryActor {
     /// Nothing is sent before work comes.
     #[must_use]
     pub fn new(parts: DeliveryParts) -> Self {
-        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, clock } = parts;
-        Self { traced: Arc::new((consumer, tracer)), call: Caller { target, outbound, clock }, metrics, breaker }
+        let DeliveryParts { consumer, tracer, target, breaker, outbound, metrics, redactor, clock } = parts;
+        Self {
+            traced: Arc::new((consumer, tracer)),
+            call: Caller { target, outbound, redactor, clock },
+            metrics,
+            breaker,
+        }
     }
 }
 
@@ -203,6 +214,7 @@ async fn attempt(
     let traceparent = span.traceparent();
     let answer = call.call(&event, traceparent.as_deref()).await;
     let Answer { result, latency_ms, snippet, .. } = answer;
+    let (result, snippet) = result.cleared(&call.redactor, Some(&event), snippet);
     tracer.attempted(span, &result);
     breaker.hint(Record { permit, result: result.call_result(), latency_ms });
     ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), snippet);

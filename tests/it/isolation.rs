@@ -84,6 +84,8 @@ const ADMIN: &[(&str, &str)] = &[
     ("GET", "/v1/admin/consumers"),
     ("GET", "/v1/admin/consumers/whk_any/rows"),
     ("GET", "/v1/admin/breakers"),
+    ("POST", "/v1/admin/upstreams/crm/publishes/any/preview"),
+    ("DELETE", "/v1/admin/upstreams/crm/publishes/any"),
 ];
 
 struct Scene {

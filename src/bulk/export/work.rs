@@ -11,6 +11,7 @@ use super::spec::{ExportPlace, ExportSpec, Gap, Stopped};
 use crate::bulk::folder::make_dir;
 use crate::bulk::{Bulk, again};
 use crate::event::envelope::Event;
+use crate::event::redact::Audience;
 use crate::event::render;
 use crate::ground::ids::Seq;
 use crate::job::{JobWork, Next, Progress, StepError, StepOutcome};
@@ -228,7 +229,7 @@ impl Open {
         }
         let Some(writer) = self.writer.as_mut() else { return Err(StepError::Again("no part was begun".to_owned())) };
         while let Some(event) = self.pending.front() {
-            let line = line_of(event);
+            let line = line_of(&bulk.redactor.shown(event, Audience::Export));
             let full = writer.plain_bytes() + line.len() as u64 + 1 > spec.part_bytes;
             if full && writer.events() > 0 {
                 return Ok(Pass::Ended(Box::new(self)));
@@ -262,7 +263,7 @@ fn begin(dir: &Path, part: u32, spec: &ExportSpec, header: &[u8]) -> Result<Part
     PartWriter::begin(dir, part, spec.compression, header).map_err(again("a part"))
 }
 
-/// The event as a line: its envelope as the log has it. Outside of texts a line break is white space, and within a text
+/// The event, as an export may show it, as a line: its envelope as the log has it. Outside of texts a line break is white space, and within a text
 /// JSON has none.
 fn line_of(event: &Event) -> Vec<u8> {
     let mut line = render::envelope(event);

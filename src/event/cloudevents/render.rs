@@ -92,11 +92,7 @@ fn attributes<'a>(event: &'a Event, kept: &mut Kept<'a>) -> Vec<(Cow<'static, st
         put(kept, name, text.as_deref().map(Cow::Borrowed));
     };
     let causation_id = causation_id(event);
-    let source = match meta.source.as_deref().filter(|source| !source.is_empty()) {
-        Some(source) if kept.came_so => Cow::Borrowed(source),
-        Some(source) => uri_reference(source),
-        None => Cow::Owned(format!("/tidegate/{}", uri_reference(&meta.org))),
-    };
+    let source = source(event, kept.came_so);
     let time = meta.occurred_at.as_deref().map_or_else(|| Cow::Owned(event.received_at.to_rfc3339()), Cow::Borrowed);
     field(kept, "subject", &meta.subject);
     field(kept, "channel", &meta.channel);
@@ -128,6 +124,21 @@ fn attributes<'a>(event: &'a Event, kept: &mut Kept<'a>) -> Vec<(Cow<'static, st
         .collect();
     first.extend(rest);
     first
+}
+
+/// Who speaks, as a URI reference.
+fn source(event: &Event, came_so: bool) -> Cow<'_, str> {
+    match event.meta.source.as_deref().filter(|source| !source.is_empty()) {
+        Some(source) if came_so => Cow::Borrowed(source),
+        Some(source) => uri_reference(source),
+        None => Cow::Owned(format!("/tidegate/{}", uri_reference(&event.meta.org))),
+    }
+}
+
+/// The `source` that an event has as a `CloudEvent`.
+#[must_use]
+pub fn source_of(event: &Event) -> Cow<'_, str> {
+    source(event, Kept::of(event).came_so)
 }
 
 fn causation_id(event: &Event) -> Option<Cow<'_, str>> {
@@ -184,7 +195,8 @@ pub fn render_structured(event: &Event) -> Bytes {
         push_json(&mut out, "datacontenttype", &Value::Text(Cow::Borrowed(content_type)));
     }
     if let Some(span) = event.meta.data {
-        let name = if kept.data_is_base64 { "data_base64" } else { "data" };
+        let base64 = kept.data_is_base64 && base64_of(event.text(span)).is_some();
+        let name = if base64 { "data_base64" } else { "data" };
         out.extend_from_slice(format!(",\"{name}\":").as_bytes());
         out.extend_from_slice(event.text(span));
     }
@@ -221,10 +233,15 @@ fn binary_body(event: &Event, kept: &Kept<'_>, content_type: Option<&str>) -> By
     let whole = || event.body.slice(span.start as usize..span.end as usize);
     let string = || serde_json::from_slice::<String>(event.text(span)).ok();
     if kept.data_is_base64 {
-        return string().and_then(|text| STANDARD.decode(text).ok()).map_or_else(whole, Bytes::from);
+        return base64_of(event.text(span)).map_or_else(whole, Bytes::from);
     }
     if is_json(content_type) {
         return whole();
     }
     string().map_or_else(whole, Bytes::from)
+}
+
+/// The bytes that a JSON string holds in base64. Data that came so may have been redacted since.
+fn base64_of(text: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(serde_json::from_slice::<String>(text).ok()?).ok()
 }

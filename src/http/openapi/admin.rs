@@ -13,6 +13,7 @@ use crate::breaker::state::Phase;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::hub::Scope;
+use crate::inbox::spec::ConsumerKind;
 use crate::inbox::state::Hold;
 
 const TAG: &str = "admin";
@@ -181,7 +182,7 @@ fn consumer() -> Value {
         ("id", told()),
         ("name", nullable(told())),
         ("waiting_clients", nullable(count())),
-        ("kind", words(["webhook", "handler", "pull"])),
+        ("kind", words(ConsumerKind::ALL.map(ConsumerKind::as_str))),
         ("org", nullable(told())),
         ("event_types", list(told())),
         ("paused", flag()),

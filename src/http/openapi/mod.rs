@@ -18,7 +18,9 @@ mod exports;
 mod health;
 mod imports;
 mod jobs;
+mod links;
 mod operation;
+mod publishes;
 mod replays;
 mod schedule;
 mod schema;
@@ -55,6 +57,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         events::operations(limits),
         cdc::operations(),
         schedule::operations(),
+        links::operations(),
         sources::operations(),
         webhooks::operations(),
         consumers::operations(),
@@ -62,6 +65,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         jobs::operations(),
         exports::operations(),
         imports::operations(),
+        publishes::operations(),
         dead_letters::operations(),
         upstreams::operations(),
         admin::operations(),
@@ -101,12 +105,14 @@ fn schemas() -> Map<String, Value> {
         shared::schemas(),
         events::schemas(),
         schedule::schemas(),
+        links::schemas(),
         sources::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
         exports::schemas(),
         imports::schemas(),
+        publishes::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
         upstreams::schemas(),

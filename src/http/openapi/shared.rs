@@ -130,6 +130,7 @@ fn problem() -> Value {
             ("line", count()),
             ("column", count()),
             ("first_seq", count()),
+            ("link_id", told()),
             (
                 "bound",
                 json!({ "type": "string", "description": "The setting that is the bound, such as `schedule.events_max`." }),
@@ -140,6 +141,7 @@ fn problem() -> Value {
             ("seq", count()),
             ("original_status", whole(100, 599)),
             ("state", told()),
+            ("unsettled", count()),
         ],
         &["type", "title", "status", "detail", "retryable"],
     );

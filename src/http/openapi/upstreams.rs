@@ -4,6 +4,7 @@ use actix_web::http::Method;
 use serde_json::{Value, json};
 
 use super::operation::Operation;
+use super::publishes;
 use super::schema::{
     FieldList, answer, any_text, count, list, list_of, nullable, of_form, page, reference, request, text, time, told,
     whole, words,
@@ -100,7 +101,7 @@ pub(super) fn operations() -> Vec<Operation> {
         one("changeUpstream", Method::PATCH, "/v1/admin/upstreams/{id}")
             .told(
                 "Change an upstream",
-                "Only what is sent changes, from the next call on. What was read before is forgotten when its address or its reads change. One of the settings is changed there.",
+                "Only what is sent changes, from the next call on. `publishes` is sent as a whole: what waits for a rule that is changed goes out as the rule now says, and a rule is left out only when nothing waits for it. What was read before is forgotten when its address or its reads change. One of the settings is changed there.",
             )
             .optional_json(
                 reference("UpstreamChange"),
@@ -110,7 +111,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers(200, "The upstream as it is now.", reference("Upstream"))
             .refuses(&[ProblemKind::Conflict, ProblemKind::DiskFull]),
         one("deleteUpstream", Method::DELETE, "/v1/admin/upstreams/{id}")
-            .told("Delete an upstream", "Its breaker, its series and what was read of it go with it.")
+            .told("Delete an upstream", "Its breaker, its series and what was read of it go with it. Refused while events wait for one of its publish rules.")
             .answers_empty(204, "It is gone.")
             .refuses(&[ProblemKind::Conflict]),
         one("testUpstream", Method::POST, "/v1/admin/upstreams/{id}/test")
@@ -265,6 +266,7 @@ fn settings() -> FieldList {
         ("rate_limit", nullable(rate())),
         ("concurrency", nullable(whole(1, CONCURRENCY_MAX))),
         ("reads", nullable(reads)),
+        ("publishes", nullable(publishes::new_rules())),
         ("description", nullable(any_text(DESCRIPTION_CHARS_MAX))),
         (
             "allowed_networks",
@@ -304,6 +306,7 @@ fn upstream() -> Value {
         ("rate_limit", nullable(rate_kept())),
         ("concurrency", count()),
         ("reads", by_name(read(true))),
+        ("publishes", publishes::rules()),
         ("description", nullable(told())),
         ("allowed_networks", list(told())),
         ("auth", nullable(auth())),

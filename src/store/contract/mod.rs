@@ -3,6 +3,7 @@
 //! - `log`: positions, dedup, reading, retention
 //! - `state`: rows, checkpoints, attempts, dead letters, documents
 //! - `index`: rows of the log's index
+//! - `links`: links between entities
 //! - `schedule`: events that wait for their time
 //! - `idempotency`: what is known of idempotency keys
 //! - `failures`: what a failed commit, a full disk and a planned fault leave behind
@@ -23,6 +24,7 @@ macro_rules! contract {
 mod failures;
 mod idempotency;
 mod index;
+mod links;
 mod log;
 mod schedule;
 mod state;
@@ -36,7 +38,7 @@ use super::engine::EngineOptions;
 use super::fake::{Call, FakeStore, Fault};
 use super::records::RowState;
 use super::{
-    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, IdempotencyStore, LogIndex, Prepared,
+    AppendUnit, Appended, ConsumerState, Durability, Engine, EventLog, IdempotencyStore, LinkStore, LogIndex, Prepared,
     ReadLimits, Registry, RowRecord, ScheduleStore, StateOp,
 };
 use crate::event::envelope::{Draft, EventMeta};
@@ -54,12 +56,15 @@ trait Subject {
     fn index(&self) -> &dyn LogIndex;
     fn schedule(&self) -> &dyn ScheduleStore;
     fn idempotency(&self) -> &dyn IdempotencyStore;
+    fn links(&self) -> &dyn LinkStore;
     /// The next append is written and reported as failed.
     fn tear_next_append(&self);
     /// The next scheduling is written and reported as failed.
     fn tear_next_schedule(&self);
     /// The next commit of idempotency keys is written and reported as failed.
     fn tear_next_keys(&self);
+    /// The next link is written and reported as failed.
+    fn tear_next_link(&self);
     /// Waits until the store is open again after a failure.
     fn wait_until_open(&self);
     /// Closes the store and opens it again.
@@ -117,6 +122,14 @@ impl Subject for OnEngine {
         self.engine()
     }
 
+    fn links(&self) -> &dyn LinkStore {
+        self.engine()
+    }
+
+    fn tear_next_link(&self) {
+        self.tear_next_append();
+    }
+
     fn tear_next_schedule(&self) {
         self.tear_next_append();
     }
@@ -172,6 +185,14 @@ impl Subject for OnFake {
 
     fn idempotency(&self) -> &dyn IdempotencyStore {
         &*self.0
+    }
+
+    fn links(&self) -> &dyn LinkStore {
+        &*self.0
+    }
+
+    fn tear_next_link(&self) {
+        self.0.plan(Call::Links, 1, Fault::Torn);
     }
 
     fn tear_next_schedule(&self) {

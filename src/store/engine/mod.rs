@@ -4,6 +4,8 @@
 //! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
 //! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
 //! `idempotency-answers-N` per ten minutes, `dead`, `registry`.
+//! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `dead`, `registry`, and
+//! `links` with its orders `links-out`, `links-in`, `links-org` and the `links-count` of each org.
 //! Each tree sees one pattern of inserts and deletes only: mixed patterns in one tree leak without bound.
 //!
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
@@ -12,6 +14,7 @@
 mod consumers;
 mod idempotency;
 mod index;
+mod links;
 mod log;
 mod registry;
 mod schedule;
@@ -62,6 +65,7 @@ pub(super) struct Inner {
     checkpoints: sled::Tree,
     dead: sled::Tree,
     registry: sled::Tree,
+    links: links::LinkTrees,
     attempts: Mutex<consumers::AttemptTrees>,
     schedule: schedule::Buckets,
     idempotency: idempotency::Stretches,
@@ -100,6 +104,7 @@ impl Inner {
             attempts: Mutex::new(consumers::AttemptTrees::open(&db)?),
             schedule: schedule::Buckets::open(&db),
             idempotency: idempotency::Stretches::open(&db),
+            links: links::LinkTrees::open(&db)?,
             rows: Mutex::new(consumers::RowTrees::open(&db)?),
             registry,
             file,

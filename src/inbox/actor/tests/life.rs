@@ -13,6 +13,7 @@ use super::endpoint::{Endpoint, Scripted};
 use crate::config::{Config, OutboxSettings};
 use crate::event::envelope::{Draft, Event, EventMeta};
 use crate::event::filter::EventFilter;
+use crate::event::redact::Redactor;
 use crate::ground::clock::{ManualClock, SharedClock, UnixMs};
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::ground::random::{SeededRandom, SharedRandom};
@@ -185,6 +186,7 @@ impl Disk {
             rate: Arc::default(),
             tracked: Arc::default(),
             notice: Arc::new(|_, _| {}),
+            redactor: Redactor::none(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
             random: SeededRandom::shared(7) as SharedRandom,
