@@ -92,6 +92,7 @@ pub struct Bulk {
     floor_bytes: u64,
     event_bytes_max: usize,
     finder: Finder,
+    /// What exports may show.
     redactor: Redactor,
     lane: Semaphore,
     clock: SharedClock,

@@ -17,11 +17,12 @@ use crate::config::Config;
 use crate::event::envelope::{Draft, Event, EventMeta};
 use crate::event::filter::{EventFilter, TypePattern};
 use crate::event::parse::same_json;
-use crate::event::redact::Redactor;
+use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, RedactionSource, Redactions};
 use crate::ground::clock::{ManualClock, UnixMs};
 use crate::ground::context::WriteContext;
 use crate::ground::ids::Seq;
 use crate::ground::random::SeededRandom;
+use crate::ground::secret::Sealer;
 use crate::job::{Next, StepOutcome};
 use crate::store::fake::FakeStore;
 use crate::store::{AppendUnit, EventLog as _, Prepared};
@@ -29,12 +30,21 @@ use crate::store::{AppendUnit, EventLog as _, Prepared};
 const NOW: UnixMs = UnixMs(1_795_248_000_000);
 
 fn bulk(dir: &Path, store: &Arc<FakeStore>, change: impl FnOnce(&mut Config)) -> Arc<Bulk> {
+    bulk_that_shows(dir, store, Redactor::none(), change)
+}
+
+fn bulk_that_shows(
+    dir: &Path,
+    store: &Arc<FakeStore>,
+    redactor: Redactor,
+    change: impl FnOnce(&mut Config),
+) -> Arc<Bulk> {
     let mut config = Config::default();
     config.server.data_dir = dir.to_owned();
     config.log.free_space_floor_bytes = 0;
     change(&mut config);
     let finder = Finder::new(store.clone(), store.clone());
-    Bulk::new(&config, finder, Redactor::none(), ManualClock::starting_at(NOW), SeededRandom::shared(1))
+    Bulk::new(&config, finder, redactor, ManualClock::starting_at(NOW), SeededRandom::shared(1))
 }
 
 /// A log of so many events; every third is of another type.
@@ -173,6 +183,36 @@ async fn an_export_that_finds_no_room_ends_with_what_it_has_and_says_so() {
     assert!(place.bytes >= 5_000 && place.bytes < 10_000, "{place:?}");
     let seqs = exported(&bulk, &spec, &place);
     assert_eq!(seqs.last().copied(), Some(place.at.0), "the cursor is right after what is there");
+}
+
+/// Hides the data of one type.
+struct Hides(Arc<Redactions>);
+
+impl RedactionSource for Hides {
+    fn redactions(&self, _: &str, event_type: &str) -> Option<Arc<Redactions>> {
+        (event_type == "a.b").then(|| Arc::clone(&self.0))
+    }
+}
+
+#[tokio::test]
+async fn what_is_redacted_for_exports_is_in_no_part() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = log(30);
+    for (audience, hidden) in [(Audience::Export, true), (Audience::Webhook, false)] {
+        let rule = Redaction { path: "/data".to_owned(), action: RedactAction::Mask, audiences: vec![audience] };
+        let key = RedactionKey::of(&Sealer::new(&[7; 32]));
+        let rules = Redactions::compile("redactions", &[rule], &key).expect("compiles");
+        let redactor = Redactor::new(Arc::new(Hides(Arc::new(rules))));
+        let bulk = bulk_that_shows(dir.path(), &store, redactor, |_| {});
+        let spec = spec(1, 30, 100_000, Compression::None);
+        let mut work = ExportWork::new(Arc::clone(&bulk), "job_1".to_owned(), spec.clone());
+        assert_eq!(work.step(None, 256).await.expect("a step").next, Next::Done);
+        let file = part_file(&bulk.export_dir("job_1"), 1, Compression::None);
+        let text = std::fs::read_to_string(file).expect("reads");
+        assert_eq!(text.lines().count(), 21, "a header and every event");
+        assert_eq!(text.matches("\"data\":\"***\"").count(), if hidden { 20 } else { 0 });
+        assert_eq!(text.contains("\"data\":29.0"), !hidden);
+    }
 }
 
 /// A log in memory that sometimes fails, before or after it has appended.

@@ -56,7 +56,8 @@ impl ExportSpec {
     /// The clauses as clients see them.
     #[must_use]
     pub fn filter_json(&self) -> Value {
-        let EventFilter { org, event_types, channel, facility, service, expression } = &self.filter;
+        // Only rules of upstreams require fields.
+        let EventFilter { org, event_types, channel, facility, service, expression, requires: _ } = &self.filter;
         json!({
             "org": org, "event_types": event_types, "channel": channel, "facility": facility, "service": service,
             "filter": expression.as_ref().map(|one| one.text()),
