@@ -25,7 +25,9 @@
 //! - [`explain`]: why an event did or did not reach a consumer
 //! - [`job`]: long work in steps, which goes on after a restart where it was
 //! - [`replay`]: events given out again: replays, redriven dead letters, recovery
+//! - [`bulk`]: events out to files and in from files: exports and imports
 //! - [`webhook`]: signing and calling the endpoints of customers
+//! - [`upstream`]: systems that the hub calls: adapters, the one call path, reads and their cache
 //! - [`source`]: third-party webhooks coming in: how they are verified, and what events they become
 //! - [`catalog`]: what events mean: types, schemas, what is hidden of them
 //! - [`handler`]: in-process handlers: registry, context, actor
@@ -36,6 +38,7 @@
 
 pub mod bench;
 pub mod breaker;
+pub mod bulk;
 pub mod catalog;
 pub mod cdc;
 pub mod cli;
@@ -65,4 +68,5 @@ pub mod source;
 pub mod store;
 pub mod supervise;
 pub mod trace;
+pub mod upstream;
 pub mod webhook;

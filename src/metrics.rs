@@ -5,6 +5,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::ground::ids::ConsumerId;
+
 macro_rules! series {
     ($($field:ident: $kind:ty = $make:expr;)+) => {
         /// Every series the hub keeps. One set per hub, so that two hubs in one process do not mix.
@@ -34,6 +36,9 @@ macro_rules! series {
 const FAST: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 /// Bounds of calls to the outside, in seconds.
 const CALLS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// Bounds of whole calls of upstreams, waits and further attempts included, in seconds.
+const INTEGRATIONS: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 series! {
     events_appended: IntCounter = IntCounter::new("tidegate_events_appended_total", "Events made durable in the log.");
@@ -66,6 +71,7 @@ series! {
     rate_limited: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_rate_limited_total", "Requests and deliveries held back by a token bucket, by whose it is."), &["whose"]);
     dead_letters: IntGauge = IntGauge::new("tidegate_dead_letters", "Dead letters that nobody has redriven or discarded.");
     idempotency_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_idempotency_requests_total", "Requests that named an idempotency key, by what they met."), &["outcome"]);
+    idempotency_waiting: IntGauge = IntGauge::new("tidegate_idempotency_waiting", "Requests that wait for the answer of the first one under their idempotency key.");
     idempotency_evicted: IntCounter = IntCounter::new("tidegate_idempotency_evicted_total", "Idempotency keys forgotten before their time, because newer ones needed room.");
     idempotency_keys: IntGauge = IntGauge::new("tidegate_idempotency_keys", "Idempotency keys that are kept.");
     idempotency_bytes: IntGauge = IntGauge::new("tidegate_idempotency_answer_bytes", "Bytes of the answers that are kept for idempotency keys.");
@@ -85,6 +91,22 @@ series! {
     actors: IntGaugeVec = IntGaugeVec::new(Opts::new("tidegate_actors", "Actors running, by kind."), &["actor"]);
     http_requests: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_http_requests_total", "Requests, by listener and status class."), &["listener", "status"]);
     errors_swallowed: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_errors_swallowed_total", "Errors that were logged and passed over, by place."), &["place"]);
+    integration_requests: IntCounterVec = IntCounterVec::new(Opts::new("integration_requests_total", "Calls of upstreams, by adapter and whether they succeeded."), &["adapter_id", "status"]);
+    integration_seconds: HistogramVec = HistogramVec::new(HistogramOpts::new("integration_request_duration_seconds", "Time of one call of an upstream, further attempts and waits included.").buckets(INTEGRATIONS.to_vec()), &["adapter_id"]);
+    integration_errors: IntCounterVec = IntCounterVec::new(Opts::new("integration_errors_total", "Calls of upstreams that failed, by adapter and kind of error."), &["adapter_id", "error_type"]);
+    integration_breaker: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_circuit_breaker_state", "State of an upstream's breaker: 0 closed, 1 half-open, 2 open."), &["adapter_id"]);
+    integration_retries: IntCounterVec = IntCounterVec::new(Opts::new("integration_retries_total", "Further attempts of calls of upstreams."), &["adapter_id"]);
+    bridge_contact_success: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_contact_success_total", "Reads of an upstream that found what they asked for."), &["adapter_id"]);
+    bridge_contact_fallback: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_contact_fallback_total", "Reads of an upstream that were answered without what they asked for, by reason."), &["adapter_id", "reason"]);
+    bridge_cache_hit: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_cache_hit_total", "Reads of an upstream that the cache answered."), &["adapter_id"]);
+    bridge_cache_stale: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_cache_stale_total", "Reads of an upstream that an old answer served because it was down."), &["adapter_id"]);
+    bridge_publish_success: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_publish_success_total", "Publishes that an upstream has taken."), &["adapter_id"]);
+    bridge_publish_deferred: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_publish_deferred_total", "Publishes that failed and wait in the durable queue."), &["adapter_id"]);
+    bridge_permanent_failure: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_permanent_failure_total", "Calls of an upstream that were given up, by reason."), &["adapter_id", "reason"]);
+    bridge_retry_attempts: IntCounterVec = IntCounterVec::new(Opts::new("integration_bridge_retry_attempts_total", "Further attempts of publishes out of the durable queue."), &["adapter_id"]);
+    bridge_retry_depth_max: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_retry_depth_max", "Most publishes of an upstream that have waited at once."), &["adapter_id"]);
+    bridge_dead_letters: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_dead_letters", "Publishes of an upstream that are dead letters."), &["adapter_id"]);
+    bridge_circuit_state: IntGaugeVec = IntGaugeVec::new(Opts::new("integration_bridge_circuit_state", "State of an upstream's breaker: 0 closed, 1 half-open, 2 open."), &["adapter_id"]);
     trace_spans: IntCounterVec = IntCounterVec::new(Opts::new("tidegate_trace_spans_total", "Spans, by what came of them: exported, dropped because the queue was full, dropped because the collector did not take them."), &["outcome"]);
     paused: IntGauge = IntGauge::new("tidegate_paused", "1 while the hub is paused: events are taken and nothing is delivered.");
     ready: Gauge = Gauge::new("tidegate_ready", "1 when the hub is ready.");
@@ -92,6 +114,26 @@ series! {
 }
 
 impl Metrics {
+    /// Counts a dead letter of this consumer that was made.
+    pub fn dead_letter_made(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, 1);
+    }
+
+    /// Counts a dead letter of this consumer that was redriven or discarded.
+    pub fn dead_letter_closed(&self, consumer: &ConsumerId) {
+        self.dead_letters_moved(consumer, -1);
+    }
+
+    /// Counts so many open dead letters of this consumer more, or fewer.
+    pub fn dead_letters_moved(&self, consumer: &ConsumerId, by: i64) {
+        self.dead_letters.add(by);
+        if let Some((upstream, _)) = consumer.of_publish() {
+            let gauge = self.bridge_dead_letters.with_label_values(&[upstream]);
+            // The series of an upstream that was deleted is gone; its dead letters may still be closed.
+            gauge.set(gauge.get().saturating_add(by).max(0));
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors

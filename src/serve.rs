@@ -169,25 +169,34 @@ impl Signals {
         self.ending.next().await;
     }
 
-    /// The same, and reads the log level again at each SIGHUP. Cancel-safe.
-    pub async fn end_or_reload(&mut self, loaded: &Loaded, log: &LogHandle) {
+    /// The same, and reads the log level and the declared upstreams again at each SIGHUP. Cancel-safe, but for a reload
+    /// that is under way: it may be made in part.
+    pub async fn end_or_reload(&mut self, loaded: &Loaded, log: &LogHandle, hub: &Hub) {
         loop {
             tokio::select! {
                 () = self.ending.next() => return,
-                _ = self.hangup.recv() => reload(loaded, log),
+                _ = self.hangup.recv() => reload(loaded, log, hub).await,
             }
         }
     }
 }
 
-fn reload(loaded: &Loaded, log: &LogHandle) {
+async fn reload(loaded: &Loaded, log: &LogHandle, hub: &Hub) {
     match loaded.reload() {
-        Ok(fresh) => match log.set_level(&fresh.config.logging.level) {
-            Ok(()) => {
-                tracing::info!(level = fresh.config.logging.level, "settings read again; other changes need a restart")
+        Ok(fresh) => {
+            match log.set_level(&fresh.config.logging.level) {
+                Ok(()) => {
+                    tracing::info!(
+                        level = fresh.config.logging.level,
+                        "settings read again; other changes than those of upstreams need a restart"
+                    );
+                }
+                Err(error) => tracing::error!(%error, "the log level was not changed"),
             }
-            Err(error) => tracing::error!(%error, "the log level was not changed"),
-        },
+            if let Err(problem) = hub.declare_upstreams(&fresh.config.upstreams).await {
+                tracing::error!(%problem, "the declared upstreams do not fit; none of them has changed");
+            }
+        }
         Err(error) => tracing::error!(%error, "the settings do not load; nothing has changed"),
     }
 }
@@ -202,7 +211,7 @@ pub enum Until {
 }
 
 /// Runs the hub until SIGTERM or SIGINT, or what `until` says; a second signal ends the wait for what is in flight. SIGHUP
-/// reads the log level again.
+/// reads the log level and the declared upstreams again.
 ///
 /// # Errors
 /// When the hub cannot start.
@@ -213,7 +222,7 @@ pub async fn run(loaded: Loaded, log: LogHandle, until: Until) -> anyhow::Result
         Until::InputEnds => signals.watch_input().context("watching standard input")?,
     }
     let running = Running::start(&loaded.config, crate::cli::say_once).await?;
-    signals.end_or_reload(&loaded, &log).await;
+    signals.end_or_reload(&loaded, &log, &running.hub).await;
     running.stop(&mut signals).await;
     Ok(())
 }

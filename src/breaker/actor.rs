@@ -76,6 +76,9 @@ pub struct BreakerView {
     pub probes: usize,
 }
 
+/// Told the state of a breaker when it is known and whenever it changes.
+pub type PhaseWatch = Arc<dyn Fn(Phase) + Send + Sync>;
+
 /// What a breaker works with.
 #[derive(Clone)]
 pub struct BreakerParts {
@@ -89,6 +92,8 @@ pub struct BreakerParts {
     pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: SharedClock,
+    /// Who else is told its state.
+    pub watch: Option<PhaseWatch>,
 }
 
 /// One upstream's breaker.
@@ -115,7 +120,10 @@ impl BreakerActor {
             Ok(Some(document)) => {
                 actor.revision = Some(document.revision);
                 match record::decode(&document.bytes, (actor.parts.settings)()) {
-                    Ok(breaker) => actor.breaker = breaker,
+                    Ok(breaker) => {
+                        actor.breaker = breaker;
+                        actor.tell();
+                    }
                     Err(error) => {
                         tracing::warn!(breaker = %actor.parts.id, %error, "the stored breaker does not decode; it starts closed");
                     }
@@ -129,6 +137,12 @@ impl BreakerActor {
         }));
     }
 
+    fn tell(&self) {
+        if let Some(watch) = &self.parts.watch {
+            watch(self.breaker.state().phase());
+        }
+    }
+
     fn moved(&mut self, transition: Option<Transition>, ctx: &mut Context<Self>) {
         let Some(Transition { from, to, reason }) = transition else { return };
         tracing::warn!(breaker = %self.parts.id, from = from.as_str(), to = to.as_str(), reason = reason.as_str(), "breaker changed state");
@@ -140,6 +154,7 @@ impl BreakerActor {
         if to != Phase::Closed {
             metrics.breakers.with_label_values(&[to.as_str()]).inc();
         }
+        self.tell();
         self.save(ctx);
     }
 

@@ -81,7 +81,7 @@ mod tests {
             channel: text("web"),
             facility: text("berlin"),
             service: text("billing"),
-            expression: None,
+            ..EventFilter::default()
         };
         (events, Some(UnixMs(1)), Some(UnixMs(2)))
     }

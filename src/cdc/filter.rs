@@ -52,7 +52,7 @@ impl FeedFilter {
         let mark = |text: &str| crc32c::crc32c(text.as_bytes()).max(1);
         let text = |text: &Option<String>| text.as_deref().map_or(0, mark);
         let time = |time: Option<UnixMs>| time.map_or(0, |time| mark(&time.0.to_string()));
-        let EventFilter { org, event_types, channel, facility, service, expression: _ } = &self.events;
+        let EventFilter { org, event_types, channel, facility, service, expression: _, requires: _ } = &self.events;
         let types: Vec<String> = event_types.iter().map(TypePattern::to_string).collect();
         let types = (!types.is_empty()).then(|| types.join(","));
         [text(org), text(service), text(channel), text(facility), text(&types), time(self.from), time(self.to)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_RANGE, RANGE, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -142,6 +142,8 @@ pub enum Body {
     None,
     /// A JSON document as text.
     Json(Bytes),
+    /// Bytes of this content type.
+    Raw(&'static str, Bytes),
 }
 
 impl From<&Value> for Body {
@@ -195,9 +197,11 @@ impl Client {
             retry_after: None,
         };
         let mut request = self.http.request(method, self.address(path, query)).header(AUTHORIZATION, &self.bearer);
-        if let Body::Json(bytes) = body {
-            request = request.header(CONTENT_TYPE, "application/json").body(bytes);
-        }
+        request = match body {
+            Body::None => request,
+            Body::Json(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes),
+            Body::Raw(kind, bytes) => request.header(CONTENT_TYPE, kind).body(bytes),
+        };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -214,11 +218,29 @@ impl Client {
     /// # Errors
     /// When no hub answers, or it refuses.
     pub async fn open(&self, path: &str, query: &Query, accept: &'static str) -> Result<reqwest::Response, Failure> {
+        self.open_from(path, query, accept, None).await
+    }
+
+    /// The same from a byte on, as long as what is there has this entity tag; else from its beginning, with status 200.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`].
+    pub async fn open_from(
+        &self,
+        path: &str,
+        query: &Query,
+        accept: &'static str,
+        from: Option<(u64, &str)>,
+    ) -> Result<reqwest::Response, Failure> {
         let unreachable = |error: reqwest::Error| Failure::Unreachable {
             url: self.base.to_string(),
             reason: causes(&error.without_url()),
         };
         let request = self.http.get(self.address(path, query)).header(AUTHORIZATION, &self.bearer);
+        let request = match from {
+            Some((byte, etag)) => request.header(RANGE, format!("bytes={byte}-")).header(IF_RANGE, etag),
+            None => request,
+        };
         let answer = request.header(ACCEPT, accept).timeout(STREAM_TIMEOUT).send();
         // The head of the answer comes at once; only what follows has time.
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;

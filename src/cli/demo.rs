@@ -141,7 +141,7 @@ async fn perform(output: Output, exit: bool, place: &Place, loaded: &Loaded, log
         Ok(mut demo) => {
             let told = match exit {
                 true => output.say("The hub stops now, as --exit asks."),
-                false => demo.go_on(&mut signals, loaded, log).await,
+                false => demo.go_on(&mut signals, loaded, log, &running.hub).await,
             };
             told.and(demo.leave().await)
         }
@@ -361,9 +361,15 @@ impl Demo {
     }
 
     /// Tells what arrives until a signal.
-    async fn go_on(&mut self, signals: &mut Signals, loaded: &Loaded, log: &LogHandle) -> Result<(), Failure> {
+    async fn go_on(
+        &mut self,
+        signals: &mut Signals,
+        loaded: &Loaded,
+        log: &LogHandle,
+        hub: &Hub,
+    ) -> Result<(), Failure> {
         self.output.say("Deliveries are shown as they come. Ctrl-C stops the hub.")?;
-        let end = signals.end_or_reload(loaded, log);
+        let end = signals.end_or_reload(loaded, log, hub);
         tokio::pin!(end);
         loop {
             tokio::select! {

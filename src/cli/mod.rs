@@ -12,6 +12,8 @@ mod config;
 mod demo;
 mod dlq;
 mod events;
+mod export;
+mod import;
 mod keys;
 mod listen;
 mod pause;
@@ -93,6 +95,10 @@ enum Command {
     /// Replays: events given out again, and the jobs that do it
     #[command(subcommand)]
     Replay(replay::Command),
+    /// Export events to files: runs the job, waits for it, and downloads its parts
+    Export(Box<export::Args>),
+    /// Import events from files of NDJSON, packed with zstd or not: uploads, commits, and waits for the job
+    Import(import::Args),
     /// Deliver nothing to any consumer until `tidegate resume`; events are taken all the same
     Pause,
     /// Deliver again what waits since `tidegate pause` or `tidegate serve --paused`
@@ -145,6 +151,8 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Sources(command) => wait(sources::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Replay(command) => wait(replay::run(target, output, command)),
+        Command::Export(args) => wait(export::run(target, output, *args)),
+        Command::Import(args) => wait(import::run(target, output, args)),
         Command::Pause => wait(pause::run(target, output, pause::Order::Pause)),
         Command::Resume => wait(pause::run(target, output, pause::Order::Resume)),
         Command::Config(command) => config::run(target, output, command),

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::exit::Failure;
@@ -79,6 +80,20 @@ impl Output {
             return if text.is_empty() { Ok(()) } else { self.line(text) };
         }
         self.line(&fields(text)?)
+    }
+
+    /// A progress bar of bytes or of things, on stderr; hidden for programs.
+    #[must_use]
+    pub fn bar(self, template: &str) -> ProgressBar {
+        let bar = ProgressBar::no_length();
+        if self == Self::Json {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        // The templates are fixed and correct; without one the bar has its plain look.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar
     }
 
     /// Tells why a command failed, on stderr.

@@ -13,8 +13,9 @@ mod range;
 mod source;
 
 pub use model::{
-    ARBITERS_DEFAULT_MAX, Breaker, Cdc, Config, Delivery, Faults, Health, Idempotency, Inbox, Limits, LiveSettings,
-    Log, LogFormat, Logging, OutboxSettings, RetrySchedule, Secrets, Server, Supervise, Trace,
+    ARBITERS_DEFAULT_MAX, Breaker, Bulk, Cdc, Config, Delivery, Faults, Health, Idempotency, Inbox, Limits,
+    LiveSettings, Log, LogFormat, Logging, OutboxSettings, RetrySchedule, Secrets, Server, Supervise, Trace, Upstream,
+    UpstreamTable,
 };
 pub use range::{Range, SETTINGS, nearest, setting};
 pub use source::{ConfigError, DEFAULT_TOML, Effective, Fault, LoadArgs, Loaded, Origin};

@@ -18,6 +18,10 @@ use crate::ground::secret::{Sealer, Secret, SecretError};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Systems that the hub calls, as they are declared here; others are declared over the admin API.
+    pub upstreams: Vec<UpstreamTable>,
+    /// What all upstreams share.
+    pub upstream: Upstream,
     /// Listeners, threads, timeouts of the front door.
     pub server: Server,
     /// Bounds of what a producer may send.
@@ -44,6 +48,8 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Long work in steps: replays, redrives.
     pub jobs: Jobs,
+    /// Exports and imports.
+    pub bulk: Bulk,
     /// When owners of webhooks are told that they fail, and when webhooks are paused.
     pub health: Health,
     /// Where the key that seals secrets comes from.
@@ -56,6 +62,21 @@ pub struct Config {
     pub supervise: Supervise,
     /// Fault injection.
     pub faults: Faults,
+}
+
+/// The declaration of one upstream, as it stands in the file: who reads it is `upstream::record`. Secrets are elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UpstreamTable(pub serde_json::Map<String, serde_json::Value>);
+
+/// What all upstreams share (UPS-3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Answers of reads that are kept.
+    pub cache_entries_max: u64,
+    /// And the memory they take, in bytes.
+    pub cache_bytes_max: u64,
 }
 
 /// Listeners, threads, timeouts of the front door.
@@ -335,6 +356,28 @@ pub struct Jobs {
     pub finished_max: usize,
     /// How long they are kept.
     pub finished_ms: u64,
+}
+
+/// Exports and imports (BLK-1, BLK-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bulk {
+    /// Bytes of a part of an export before they are packed, when its request does not say.
+    pub part_bytes: u64,
+    /// Bytes of all exports on disk.
+    pub exports_bytes_max: u64,
+    /// How long exports that have ended are kept.
+    pub exports_ms: u64,
+    /// Bytes of one upload.
+    pub import_bytes_max: u64,
+    /// Bytes of all uploads on disk.
+    pub imports_bytes_max: u64,
+    /// Imports that are kept, uploads among them.
+    pub imports_max: usize,
+    /// How long an upload that nothing is sent to, and an import that has ended, is kept.
+    pub imports_ms: u64,
+    /// Events a second of an import whose request does not say; 0 means as fast as live traffic lets it.
+    pub import_rate: u32,
 }
 
 /// When owners of webhooks are told that they fail, and when webhooks are paused (WHK-7).

@@ -31,6 +31,8 @@ pub enum Range {
     Wholes(usize, u64, u64),
     /// Log levels, alone or per module.
     Levels,
+    /// At most so many declarations of upstreams, no secret in clear among them.
+    Upstreams(usize),
 }
 
 const MIB: u64 = 1 << 20;
@@ -44,6 +46,9 @@ const EVENT_BYTES_CEILING: u64 = limits::EVENT_BYTES_CEILING as u64;
 
 /// Every setting and what it may be.
 pub const SETTINGS: &[(&str, Range)] = &[
+    ("upstreams", Range::Upstreams(1_000)),
+    ("upstream.cache_entries_max", Range::Whole(1, 10_000_000)),
+    ("upstream.cache_bytes_max", Range::Whole(64 << 10, 16 * GIB)),
     ("server.data_dir", Range::Name(4_096)),
     ("server.public", Range::Address),
     ("server.admin", Range::Address),
@@ -124,6 +129,14 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("jobs.running_max", Range::Whole(1, 64)),
     ("jobs.finished_max", Range::Whole(1, 100_000)),
     ("jobs.finished_ms", Range::Whole(1_000, YEARS)),
+    ("bulk.part_bytes", Range::Whole(64 << 10, GIB)),
+    ("bulk.exports_bytes_max", Range::Whole(MIB, 1_024 * TIB)),
+    ("bulk.exports_ms", Range::Whole(1_000, YEARS)),
+    ("bulk.import_bytes_max", Range::Whole(1_024, 1_024 * TIB)),
+    ("bulk.imports_bytes_max", Range::Whole(1_024, 1_024 * TIB)),
+    ("bulk.imports_max", Range::Whole(1, 100_000)),
+    ("bulk.imports_ms", Range::Whole(1_000, YEARS)),
+    ("bulk.import_rate", Range::WholeOrZero(1, 100_000)),
     ("health.failing_after", Range::Whole(1, limits::FAILURES_MAX)),
     ("health.pause_after_ms", Range::WholeOrZero(limits::PAUSE_MS_MIN, limits::PAUSE_MS_MAX)),
     ("health.pause_after_failures", Range::Whole(0, limits::FAILURES_MAX)),
@@ -141,6 +154,15 @@ pub const SETTINGS: &[(&str, Range)] = &[
     ("supervise.backoff_cap_ms", Range::Whole(1, HOUR)),
     ("faults.enabled", Range::Flag),
 ];
+
+/// Members of `auth` that are secret: here they may only say where the secret is.
+const SECRET_MEMBERS: [&str; 4] = ["token", "password", "client_secret", "value"];
+
+/// Whether a declaration of an upstream has a secret in clear.
+fn holds_secret(declared: &Value) -> bool {
+    let auth = declared.get("auth");
+    SECRET_MEMBERS.iter().any(|name| auth.and_then(|auth| auth.get(name)).is_some_and(|value| !value.is_object()))
+}
 
 /// The setting of this name and what it may be.
 #[must_use]
@@ -179,6 +201,29 @@ impl Range {
             Self::Levels => {
                 "error, warn, info, debug, trace or off, or such pairs as info,tidegate::outbox=debug".into()
             }
+            Self::Upstreams(count) => format!(
+                "a list of at most {count} tables, the secret of each `auth` given as {{ env = NAME }} or {{ file = PATH }}"
+            ),
+        }
+    }
+
+    /// What of a value that was refused may be repeated.
+    #[must_use]
+    pub fn shown(self, value: &Value) -> String {
+        match self {
+            // A secret may stand in it.
+            Self::Upstreams(_) => "what was given".to_owned(),
+            Self::Flag
+            | Self::Whole(..)
+            | Self::WholeOrZero(..)
+            | Self::Fraction(..)
+            | Self::Text(_)
+            | Self::Name(_)
+            | Self::Choice(_)
+            | Self::Address
+            | Self::Networks(_)
+            | Self::Wholes(..)
+            | Self::Levels => value.to_string(),
         }
     }
 
@@ -203,6 +248,9 @@ impl Range {
                 .as_array()
                 .is_some_and(|list| list.len() <= count && list.iter().all(|item| Self::Whole(min, max).admits(item))),
             Self::Levels => text.is_some_and(levels_fit),
+            Self::Upstreams(count) => value.as_array().is_some_and(|list| {
+                list.len() <= count && list.iter().all(|one| one.is_object() && !holds_secret(one))
+            }),
         }
     }
 
@@ -217,6 +265,7 @@ impl Range {
             Self::Whole(..) | Self::WholeOrZero(..) => digits.parse::<u64>().map_or_else(|_| kept(), Value::from),
             Self::Fraction(..) => digits.parse::<f64>().map_or_else(|_| kept(), Value::from),
             Self::Text(_) | Self::Name(_) | Self::Choice(_) | Self::Address | Self::Levels => kept(),
+            Self::Upstreams(_) => serde_json::from_str(text).unwrap_or_else(|_| kept()),
             Self::Networks(_) => list(text, |item| Value::String(item.to_owned())),
             Self::Wholes(_, min, max) => list(text, |item| Self::Whole(min, max).read(item)),
         }

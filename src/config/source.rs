@@ -251,7 +251,7 @@ impl Layers {
         for (key, range) in SETTINGS {
             let Some((value, origin)) = self.values.get(key) else { continue };
             if !range.admits(value) {
-                let fault = bad(key, origin, range.words(), value);
+                let fault = bad(key, origin, range.words(), range.shown(value));
                 self.faults.push(fault);
             }
         }
@@ -287,15 +287,16 @@ impl Layers {
                 continue;
             };
             if large_value.as_u64() < small_value.as_u64() {
-                let fault = bad(large, origin, format!("at least {small}, which is {small_value}"), large_value);
+                let fault =
+                    bad(large, origin, format!("at least {small}, which is {small_value}"), large_value.to_string());
                 self.faults.push(fault);
             }
         }
     }
 }
 
-fn bad(key: &str, origin: &Origin, allowed: String, value: &Value) -> Fault {
-    let sent = limits::clip(&value.to_string(), SENT_CHARS_MAX).to_owned();
+fn bad(key: &str, origin: &Origin, allowed: String, shown: String) -> Fault {
+    let sent = limits::clip(&shown, SENT_CHARS_MAX).to_owned();
     Fault::BadValue { key: key.to_owned(), origin: origin.clone(), allowed, sent }
 }
 
@@ -472,6 +473,20 @@ mod tests {
         for bad in [list(most + 1, 1), list(1, longest_ms + 1)] {
             let found = faults("", &[], &[(key, &bad)]);
             assert!(found[0].to_string().contains("at most 99 whole numbers, each 0 to 604800000"), "{}", found[0]);
+        }
+    }
+
+    #[test]
+    fn a_declared_upstream_says_where_its_secret_is_and_one_in_clear_is_refused_and_not_repeated() {
+        let fits = "[[upstreams]]\nid = \"crm\"\nbase_url = \"https://crm.example\"\n[upstreams.auth]\nkind = \"bearer\"\ntoken = { env = \"CRM_TOKEN\" }\n";
+        let config = load(fits, &[], &[]).expect("fits").config;
+        assert_eq!(config.upstreams[0].0["auth"]["token"]["env"], "CRM_TOKEN");
+        let by_variable = ("TIDEGATE__UPSTREAMS", r#"[{"id":"a"},{"id":"b"}]"#);
+        assert_eq!(load(fits, &[by_variable], &[]).expect("fits").config.upstreams.len(), 2);
+        let clear = fits.replace("{ env = \"CRM_TOKEN\" }", "\"hunter2\"");
+        for found in [faults(&clear, &[], &[]), faults("", &[("TIDEGATE__UPSTREAMS", "hunter2")], &[])] {
+            let told = found[0].to_string();
+            assert!(told.starts_with("upstreams: must be a list") && !told.contains("hunter2"), "{told}");
         }
     }
 

@@ -5,6 +5,7 @@ mod compile;
 pub mod eval;
 pub mod expression;
 pub mod fields;
+pub mod path;
 mod program;
 pub mod subject;
 mod value;
@@ -14,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use self::expression::{Expression, Mistake};
+use self::path::FieldPath;
 use self::subject::Subject;
 use super::envelope::Event;
 use super::parse::check_type_name;
@@ -143,6 +145,9 @@ pub struct EventFilter {
     /// A condition on envelope and data.
     #[serde(default)]
     pub expression: Option<Expression>,
+    /// Fields that the event must have, none of them empty.
+    #[serde(default)]
+    pub requires: Vec<FieldPath>,
 }
 
 /// A part of a filter.
@@ -161,6 +166,8 @@ pub enum Clause {
     Service,
     /// `filter`
     Expression,
+    /// `requires`
+    Requires,
 }
 
 impl Clause {
@@ -174,6 +181,7 @@ impl Clause {
             Self::Facility => "facility",
             Self::Service => "service",
             Self::Expression => "filter",
+            Self::Requires => "requires",
         }
     }
 }
@@ -194,7 +202,8 @@ pub enum Decision {
 }
 
 impl EventFilter {
-    /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service, expression.
+    /// Decides on an event; clauses are looked at in the order org, type, channel, facility, service, expression,
+    /// required fields.
     #[must_use]
     pub fn decide(&self, event: &Event) -> Decision {
         self.decide_on(&Subject::new(event))
@@ -222,9 +231,15 @@ impl EventFilter {
             return Decision::NoMatch(Clause::Service);
         }
         match &self.expression {
-            Some(expression) if expression.holds(subject) != Ok(true) => Decision::NoMatch(Clause::Expression),
-            Some(_) | None => Decision::Match,
+            Some(expression) if expression.holds(subject) != Ok(true) => {
+                return Decision::NoMatch(Clause::Expression);
+            }
+            Some(_) | None => {}
         }
+        if self.requires.iter().any(|path| path.lacking(subject).is_some()) {
+            return Decision::NoMatch(Clause::Requires);
+        }
+        Decision::Match
     }
 
     /// What is wrong with a stored expression that this version of the hub cannot compile: it matches nothing.
@@ -256,6 +271,10 @@ impl EventFilter {
                 Some((text, Err(fault))) => format!("expression_error: {fault}; in `{text}`"),
                 None => "no expression".to_owned(),
             },
+            Clause::Requires => {
+                let lacking = self.requires.iter().find_map(|path| path.lacking(subject));
+                lacking.unwrap_or_else(|| "every field is there".to_owned())
+            }
         }
     }
 }
@@ -343,7 +362,7 @@ mod tests {
             channel: text("web"),
             facility: None,
             service: text("billing"),
-            expression: None,
+            ..EventFilter::default()
         };
         let decide = |filter: EventFilter, event_type: &str| filter.decide(&event(event_type));
         assert_eq!(decide(full.clone(), "invoice.paid"), Decision::Match);

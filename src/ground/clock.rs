@@ -51,6 +51,16 @@ impl UnixMs {
     }
 }
 
+/// An RFC 3339 time in UTC and to the second, `2026-11-21T08:00:00Z`; what is less than a second is cut. None for a text that is
+/// no such time.
+#[must_use]
+pub fn utc_seconds(text: &str) -> Option<String> {
+    let stamp: jiff::Timestamp = text.parse().ok()?;
+    let second = i64::try_from(stamp.as_nanosecond().div_euclid(1_000_000_000)).ok()?;
+    let whole = jiff::Timestamp::from_second(second).ok()?;
+    Some(format!("{whole:.0}"))
+}
+
 impl fmt::Display for UnixMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_rfc3339())

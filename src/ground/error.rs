@@ -72,12 +72,18 @@ problem_kinds! {
     SchemaViolation = "schema-violation", 422, false, "The event is not what the catalog says";
     /// A version of a schema that breaks an older one.
     IncompatibleSchema = "incompatible-schema", 409, false, "The version breaks an older one";
+    /// The range that was asked for lies outside.
+    RangeNotSatisfiable = "range-not-satisfiable", 416, false, "The range lies outside of what is there";
     /// The key has used up its rate.
     RateLimited = "rate-limited", 429, true, "The key's rate limit is reached";
     /// The hub has more work than it can take, or is not ready.
     Overloaded = "overloaded", 503, true, "The hub cannot take this now";
     /// The disk has too little space left.
     DiskFull = "disk-full", 503, true, "The data directory has too little free space";
+    /// A system behind the hub answered with something that is no answer.
+    UpstreamFailed = "upstream-failed", 502, false, "The upstream did not answer as it should";
+    /// A system behind the hub cannot be had now.
+    UpstreamUnavailable = "upstream-unavailable", 503, true, "The upstream cannot be had now";
     /// Something inside failed; the log has the cause.
     Internal = "internal", 500, true, "The hub failed to do this";
 }
@@ -126,6 +132,19 @@ impl Problem {
         problem.limit = Some(limit);
         problem.sent = Some(super::limits::clip(&sent.to_string(), SENT_CHARS_MAX).to_owned());
         problem
+    }
+
+    /// The same problem where the object it is about stands within another: `path` goes before the field.
+    #[must_use]
+    pub fn under(mut self, path: &str) -> Self {
+        if let Some(field) = self.field.take() {
+            let whole = format!("{path}.{field}");
+            if let Some(rest) = self.detail.strip_prefix(&field) {
+                self.detail = format!("{whole}{rest}");
+            }
+            self.field = Some(whole);
+        }
+        self
     }
 
     /// The same problem as one of another kind.

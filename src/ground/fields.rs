@@ -25,6 +25,17 @@ impl Fields {
         }
     }
 
+    /// Reads an object within a request.
+    ///
+    /// # Errors
+    /// When it is none; `field` names it.
+    pub fn within(value: Value, field: &str) -> Result<Self, Problem> {
+        match value {
+            Value::Object(map) => Ok(Self { map, known: Vec::new() }),
+            other => Err(Problem::field(field, "an object", other)),
+        }
+    }
+
     /// Takes a field out; null counts as absent.
     pub fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);

@@ -48,7 +48,8 @@ impl fmt::Display for Seq {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
-/// Who receives events under a name: a webhook (`whk_…`) or an in-process handler (`handler:NAME`).
+/// Who receives events under a name: a webhook (`whk_…`), an in-process handler (`handler:NAME`), a publish
+/// rule (`publish:UPSTREAM:RULE`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConsumerId(pub Arc<str>);
@@ -66,12 +67,27 @@ impl ConsumerId {
         Self(Arc::from(format!("handler:{name}")))
     }
 
+    /// The id of the consumer that a publish rule of an upstream is. Neither name has a colon.
+    #[must_use]
+    pub fn publish(upstream: &str, rule: &str) -> Self {
+        Self(Arc::from(format!("{PUBLISH}{upstream}:{rule}")))
+    }
+
+    /// The upstream and the rule, when it is a publish rule.
+    #[must_use]
+    pub fn of_publish(&self) -> Option<(&str, &str)> {
+        self.0.strip_prefix(PUBLISH)?.split_once(':')
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
+
+/// What the ids of publish rules begin with.
+const PUBLISH: &str = "publish:";
 
 impl fmt::Display for ConsumerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -153,7 +153,7 @@ pub(crate) async fn resume(app: Shared, request: HttpRequest) -> Answer {
 
 /// `POST /v1/admin/faults/{fault}`: only when `faults.enabled` is set.
 ///
-/// `panic-outbox`, `panic-router`, `panic-indexer`, `panic-jobs`, `panic-consumers` (inbox, delivery, breaker and handler actors that
+/// `panic-outbox`, `panic-router`, `panic-indexer`, `panic-jobs`, `panic-upstreams`, `panic-consumers` (inbox, delivery, breaker and handler actors that
 /// run), and `fail-commit` (the next durable commit fails).
 pub(crate) async fn inject_fault(app: Shared, request: HttpRequest, fault: web::Path<String>) -> Answer {
     authorize(&app, &request, Scope::Manage)?;

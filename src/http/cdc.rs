@@ -78,7 +78,7 @@ fn filter(app: &Shared, params: &Params, principal: &Principal) -> Result<FeedFi
         channel: params.text("channel"),
         facility: params.text("facility"),
         service: params.text("service"),
-        expression: None,
+        ..EventFilter::default()
     };
     Ok(FeedFilter::new(events, params.time("from")?, params.time("to")?))
 }

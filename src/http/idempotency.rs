@@ -62,6 +62,11 @@ static EXCEPTIONS: &[(Method, &str, Rule)] = &[
         ),
     ),
     (
+        Method::PATCH,
+        "/v1/imports/{id}/content",
+        Rule::Refused("its body may be of any length; its offset tells a repeat"),
+    ),
+    (
         Method::POST,
         "/v1/consumers/{name}/pull",
         Rule::Refused(
@@ -273,7 +278,16 @@ async fn prepare(app: &Shared, mut request: ServiceRequest) -> Prepared {
     let id = KeyId::of(&[b"http", &kind, &application, &org, method, request.path().as_bytes(), key.as_bytes()]);
     let org = String::from_utf8(org).unwrap_or_default();
     let ask = Ask { id, fingerprint: fingerprint_of(&request, &bytes), org };
-    match app.hub.idempotency().claim(&ask).await {
+    let mut ending = app.ending.clone();
+    let claimed = tokio::select! {
+        biased;
+        claimed = app.hub.idempotency().claim(&ask) => claimed,
+        // A stop does not wait for who only waits. The sender is there as long as the listeners are.
+        _ended = ending.wait_for(|ending| *ending) => {
+            Err(Problem::new(ProblemKind::Overloaded, "the hub is stopping").retry_after(5).into())
+        }
+    };
+    match claimed {
         Ok(Claim::Run(permit)) => {
             request.set_payload(payload_of(bytes));
             Prepared::Run(request, permit, ask)

@@ -11,8 +11,9 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 
 use super::{
-    Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, health, jobs, lifecycles,
-    links, openapi, push, quarantine, replays, schedule, socket, sources, stream, webhooks,
+    Listener, admin, answer, catalog, cdc, consumers, dead_letters, deliveries, events, exports, health, imports, jobs,
+    lifecycles, links, openapi, publishes, push, quarantine, replays, schedule, socket, sources, stream, upstreams,
+    webhooks,
 };
 
 /// Where a route is offered.
@@ -154,11 +155,38 @@ pub(crate) static TABLE: &[Route] = table! {
     Both  GET    "/v1/jobs/{id}"                       => jobs::show;
     Both  POST   "/v1/jobs/{id}/cancel"                => jobs::cancel;
 
+    Both  POST   "/v1/exports"                         => exports::create;
+    Both  GET    "/v1/exports"                         => exports::list;
+    Both  GET    "/v1/exports/{id}"                    => exports::show;
+    Both  DELETE "/v1/exports/{id}"                    => exports::delete;
+    Both  GET    "/v1/exports/{id}/parts"              => exports::parts;
+    Both  GET    "/v1/exports/{id}/parts/{n}"          => exports::part;
+
+    Both  POST   "/v1/imports"                         => imports::create;
+    Both  GET    "/v1/imports"                         => imports::list;
+    Both  GET    "/v1/imports/{id}"                    => imports::show;
+    Both  PATCH  "/v1/imports/{id}/content"            => imports::append;
+    Both  POST   "/v1/imports/{id}/commit"             => imports::commit;
+    Both  GET    "/v1/imports/{id}/report"             => imports::report;
+    Both  DELETE "/v1/imports/{id}"                    => imports::delete;
+
     Both  GET    "/v1/dead-letters"                    => dead_letters::list;
     Both  GET    "/v1/dead-letters/{id}"               => dead_letters::show;
     Both  POST   "/v1/dead-letters/{id}/redrive"       => dead_letters::redrive;
     Both  POST   "/v1/dead-letters/{id}/discard"       => dead_letters::discard;
     Both  POST   "/v1/dead-letters/redrive"            => dead_letters::redrive_many;
+
+    Both  GET    "/v1/upstreams/{id}/reads/{read}"     => upstreams::read;
+    Admin POST   "/v1/admin/upstreams"                 => upstreams::create;
+    Admin GET    "/v1/admin/upstreams"                 => upstreams::list;
+    Admin GET    "/v1/admin/upstreams/health"          => upstreams::health;
+    Admin GET    "/v1/admin/upstreams/{id}"            => upstreams::show;
+    Admin PATCH  "/v1/admin/upstreams/{id}"            => upstreams::change;
+    Admin DELETE "/v1/admin/upstreams/{id}"            => upstreams::delete;
+    Admin POST   "/v1/admin/upstreams/{id}/test"       => upstreams::test;
+    Admin POST   "/v1/admin/upstreams/{id}/clear-cache" => upstreams::clear_cache;
+    Admin POST   "/v1/admin/upstreams/{id}/reset-counters" => upstreams::reset_counters;
+    Admin POST   "/v1/admin/upstreams/{id}/rotate-credential" => upstreams::rotate;
 
     Admin POST   "/v1/admin/keys"                      => admin::create_key;
     Admin GET    "/v1/admin/keys"                      => admin::list_keys;
@@ -172,6 +200,8 @@ pub(crate) static TABLE: &[Route] = table! {
     Admin GET    "/v1/admin/consumers/{id}/rows"       => deliveries::of_consumer;
     Admin GET    "/v1/admin/breakers"                  => admin::breakers;
     Admin POST   "/v1/admin/breakers/{id}/{command}"   => admin::command_breaker;
+    Admin POST   "/v1/admin/upstreams/{id}/publishes/{name}/preview" => publishes::preview;
+    Admin DELETE "/v1/admin/upstreams/{id}/publishes/{name}" => publishes::discard;
     Admin POST   "/v1/admin/pause"                     => admin::pause;
     Admin POST   "/v1/admin/resume"                    => admin::resume;
     Admin POST   "/v1/admin/faults/{fault}"            => admin::inject_fault;

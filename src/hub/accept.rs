@@ -55,6 +55,18 @@ impl Accepted {
     }
 }
 
+/// As whose events go to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Those of the org of the first one.
+    Org,
+    /// Those of imports, which take turns with the orgs as one of them (BK-4).
+    Bulk,
+}
+
+/// The tenant that imports are at the gate. No org has a control character in its name.
+pub(super) const BULK_TENANT: &str = "\u{0}bulk";
+
 /// An event on its way: its place in the request, itself, and when it is due if that is later.
 type Item = (usize, Prepared, Option<UnixMs>);
 
@@ -83,24 +95,27 @@ impl Hub {
         context: impl FnOnce() -> WriteContext,
     ) -> Result<Vec<Accepted>, Problem> {
         let tracer = &self.inner.tracer;
-        let Some(spans) = tracer.ingest(&mut drafts) else { return self.check_in(drafts, atomic, context).await };
-        let accepted = self.check_in(drafts, atomic, context).await;
+        let Some(spans) = tracer.ingest(&mut drafts) else {
+            return self.check_in(drafts, atomic, Lane::Org, context).await;
+        };
+        let accepted = self.check_in(drafts, atomic, Lane::Org, context).await;
         tracer.ingested(spans, accepted.as_deref(), Accepted::received);
         accepted
     }
 
     /// Checks events by the policies of their orgs and takes in what is fit to be.
-    async fn check_in(
+    pub(super) async fn check_in(
         &self,
         drafts: Vec<Draft>,
         atomic: bool,
+        lane: Lane,
         context: impl FnOnce() -> WriteContext,
     ) -> Result<Vec<Accepted>, Problem> {
         match self.sort_by_policy(drafts) {
-            Ok(drafts) => self.take_in(drafts, atomic, context).await,
+            Ok(drafts) => self.take_in(drafts, atomic, lane, context).await,
             Err(sorted) => {
                 self.check_takes_events()?;
-                self.take_sorted(sorted, atomic, context()).await
+                self.take_sorted(sorted, atomic, lane, context()).await
             }
         }
     }
@@ -110,13 +125,14 @@ impl Hub {
         &self,
         drafts: Vec<Draft>,
         atomic: bool,
+        lane: Lane,
         context: impl FnOnce() -> WriteContext,
     ) -> Result<Vec<Accepted>, Problem> {
         self.check_takes_events()?;
         // Most requests hold nothing for later, and most hubs nothing that waits: they do not look further than this.
         if drafts.iter().all(|draft| draft.deliver_at.is_none()) {
             let events = prepare(drafts)?;
-            return match self.send_unless_held(events, atomic)? {
+            return match self.send_unless_held(events, atomic, lane)? {
                 Sent::All(answer) => Ok(self.receipts(answer).await?.into_iter().map(Accepted::Log).collect()),
                 Sent::None(events) => {
                     let items = events.into_iter().enumerate().map(|(at, event)| (at, event, None)).collect();
@@ -145,14 +161,14 @@ impl Hub {
     }
 
     /// Sends events to the log, all of them or, when the schedule has the id of one, none.
-    fn send_unless_held(&self, events: Vec<Prepared>, atomic: bool) -> Result<Sent, Problem> {
+    fn send_unless_held(&self, events: Vec<Prepared>, atomic: bool, lane: Lane) -> Result<Sent, Problem> {
         let book = self.inner.book.look();
         let held = |event: &Prepared| event.id_given && book.holds(&event.meta.org, &event.meta.id);
         if !book.is_empty() && events.iter().any(held) {
             return Ok(Sent::None(events));
         }
         // Under the look: who reserves an id after it waits for the passage of this event.
-        self.send(events, atomic, book.passage()).map(Sent::All)
+        self.send(events, atomic, lane, book.passage()).map(Sent::All)
     }
 
     async fn accept_some_later(
@@ -220,7 +236,7 @@ impl Hub {
             return Ok((Vec::new(), None, lane));
         }
         let (places, events): (Vec<usize>, Vec<Prepared>) = log.into_iter().map(|(at, event, _)| (at, event)).unzip();
-        Ok((places, Some(self.send(events, atomic, book.passage())?), lane))
+        Ok((places, Some(self.send(events, atomic, Lane::Org, book.passage())?), lane))
     }
 
     /// The schedule's answers, with the place and the id of each event.
@@ -232,7 +248,7 @@ impl Hub {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let permit = self.enter(items.iter().map(|(_, event, _)| event))?;
+        let permit = self.enter(Lane::Org, items.iter().map(|(_, event, _)| event))?;
         let ids: Vec<(usize, String)> = items.iter().map(|(at, event, _)| (*at, event.meta.id.clone())).collect();
         let events = items.into_iter().map(|(_, event, due_at)| (event, due_at)).collect();
         let (reply, answer) = oneshot::channel();

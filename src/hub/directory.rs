@@ -31,6 +31,7 @@ use crate::router::{Inboxes, RouterLink};
 use crate::store::{ConsumerState, Registry};
 use crate::supervise::{ActorKind, Handle, Health, PanicNow, Stop, supervise};
 use crate::trace::Tracer;
+use crate::upstream::publish::publisher::{PublishDeliverer, Publisher};
 use crate::webhook::delivery::{DeliveryActor, DeliveryParts, Target};
 use crate::webhook::health::Tracked;
 use crate::webhook::outbound::Outbound;
@@ -79,6 +80,8 @@ pub enum Service {
     Handler,
     /// By clients that ask.
     Pull(Arc<PullService>),
+    /// By calls to an upstream.
+    Publish(Arc<Publisher>),
 }
 
 /// A consumer.
@@ -111,6 +114,7 @@ impl Consumer {
     pub fn name(&self) -> Option<&str> {
         match &self.service {
             Service::Pull(service) => Some(service.name()),
+            Service::Publish(publisher) => Some(publisher.name()),
             Service::Webhook(_) | Service::Handler => None,
         }
     }
@@ -288,6 +292,7 @@ impl Directory {
                     registry: Arc::clone(&parts.registry),
                     metrics: Arc::clone(&parts.metrics),
                     clock: Arc::clone(&parts.clock),
+                    watch: None,
                 };
                 let breaker = supervise(arbiter, ActorKind::Breaker, &parts.health, move || {
                     BreakerActor::new(breaker_parts.clone())
@@ -311,6 +316,10 @@ impl Directory {
             Service::Handler => None,
             Service::Pull(service) => {
                 consumer.deliver.store(Arc::new(Some(Arc::new(PullDeliverer(Arc::clone(service))))));
+                None
+            }
+            Service::Publish(publisher) => {
+                consumer.deliver.store(Arc::new(Some(Arc::new(PublishDeliverer(Arc::clone(publisher))))));
                 None
             }
         };

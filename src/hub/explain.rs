@@ -204,7 +204,8 @@ impl Hub {
         let waits = !matches!(standing, Standing::Settled | Standing::Processing { .. });
         let breaker = match consumer.service {
             Service::Webhook(_) if waits => self.breaker_state(&consumer.id).await,
-            Service::Webhook(_) | Service::Handler | Service::Pull(_) => None,
+            Service::Publish(ref publisher) if waits => self.upstream_breaker(publisher.upstream()).await,
+            Service::Webhook(_) | Service::Handler | Service::Pull(_) | Service::Publish(_) => None,
         };
         let out = view.as_ref().and_then(|view| view.out.iter().find(|(claim, _)| claim.seq == event.seq));
         Ok(Stand {

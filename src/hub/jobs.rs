@@ -31,6 +31,10 @@ impl Hub {
     /// When there is none of this id for this org, it has ended, or the store fails.
     pub async fn cancel_job(&self, id: &str, org: Option<&str>, context: WriteContext) -> Result<Value, Problem> {
         let (id, org) = (id.to_owned(), org.map(str::to_owned));
-        self.blocking(move |hub| Ok(hub.inner.jobs.cancel(&id, org.as_deref(), context)?.to_json(None))).await
+        let cancelled =
+            self.blocking(move |hub| Ok(hub.inner.jobs.cancel(&id, org.as_deref(), context)?.to_json(None))).await?;
+        // Its files go with it, if it has any.
+        self.inner.bulk.wants_tidying();
+        Ok(cancelled)
     }
 }

@@ -199,7 +199,7 @@ impl Hub {
         if answers.first().is_none_or(|answer| *answer == ReplayAnswer::Full) {
             return Err(lane_full());
         }
-        self.inner.metrics.dead_letters.dec();
+        self.inner.metrics.dead_letter_closed(&consumer);
         self.sync_state().await?;
         tracing::info!(letter = id, %consumer, by = context.by, "a dead letter is redriven");
         let id = id.to_owned();
@@ -223,11 +223,11 @@ impl Hub {
         let mut letter = self.open_letter(id, org).await?;
         tracing::info!(letter = id, reason, by = context.by, "a dead letter is discarded");
         letter.closed = Some(Closed { how: Closing::Discarded { reason }, context });
-        let shown = letter_json(&self.inner.redactor, &letter);
+        let (shown, consumer) = (letter_json(&self.inner.redactor, &letter), letter.consumer.clone());
         let session = self.inner.ledger.session();
         let written = session.commit_synced(vec![StateOp::PutDeadLetter(Box::new(letter))]).await;
         written.map_err(|error| store_problem(&error))?;
-        self.inner.metrics.dead_letters.dec();
+        self.inner.metrics.dead_letter_closed(&consumer);
         Ok(shown)
     }
 

@@ -22,6 +22,9 @@
 
 mod accept;
 mod alerts;
+mod bulk;
+mod bulk_exports;
+mod bulk_imports;
 mod catalog;
 mod consume;
 mod deliveries;
@@ -39,6 +42,7 @@ mod open;
 mod operate;
 mod owner;
 mod pause;
+mod publishes;
 mod pulls;
 mod quarantine;
 mod query;
@@ -48,6 +52,7 @@ mod schedule;
 mod settings;
 mod sources;
 mod stop;
+mod upstreams;
 mod webhooks;
 
 use std::path::Path;
@@ -58,6 +63,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::bulk::Bulk;
 use crate::catalog::Catalog;
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
@@ -86,10 +92,13 @@ use crate::schedule::{Book, Passage, ScheduleActor};
 use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
 use crate::supervise::{ActorKind, Handle, Health, PanicSwitch};
 use crate::trace::Tracer;
+use crate::upstream::Upstreams;
 use crate::webhook::guard::AddressPolicy;
 
 pub use crate::store::store_problem;
 pub use accept::Accepted;
+pub use bulk_exports::PartFile;
+pub use bulk_imports::Upload;
 pub use catalog::{TypeQuery, VERSIONS_MAX, Write};
 pub use consume::{Consuming, Deliveries, DeliveryForm, PULL_MAX, TOKENS_MAX};
 pub use deliveries::{DeliveryPlace, DeliveryQuery, DeliveryStatus};
@@ -106,6 +115,7 @@ pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
+pub use upstreams::AdapterOptions;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]
@@ -139,12 +149,17 @@ struct Inner {
     keys: Keys,
     webhooks: webhooks::Webhooks,
     pulls: pulls::Pulls,
+    publishes: publishes::Publishes,
     owners: owner::Owners,
     settings: settings::Settings,
     idempotency: Arc<Idempotency>,
     jobs: Arc<Jobs>,
     replays: ReplayParts,
+    bulk: Arc<Bulk>,
+    imports: bulk_imports::Imports,
     sources: sources::Sources,
+    upstreams: Arc<Upstreams>,
+    declared_upstreams: upstreams::DeclaredUpstreams,
     links: Arc<LinkBook>,
     redactor: Redactor,
     types: catalog::Types,
@@ -263,10 +278,11 @@ impl Hub {
         &self,
         events: Vec<Prepared>,
         atomic: bool,
+        lane: accept::Lane,
         passage: Passage,
     ) -> Result<oneshot::Receiver<AppendReply>, Problem> {
         let inner = &self.inner;
-        let permit = self.enter(&events)?;
+        let permit = self.enter(lane, &events)?;
         let (reply, answer) = oneshot::channel();
         let unit = AppendUnit { events, atomic };
         inner
@@ -277,14 +293,22 @@ impl Hub {
     }
 
     /// A share of the gate for these events.
-    fn enter<'a>(&self, events: impl IntoIterator<Item = &'a Prepared>) -> Result<TenantPermit, Problem> {
+    fn enter<'a>(
+        &self,
+        lane: accept::Lane,
+        events: impl IntoIterator<Item = &'a Prepared>,
+    ) -> Result<TenantPermit, Problem> {
         let (mut org, mut bytes) = (None, 0);
         for event in events {
             org.get_or_insert(event.org());
             bytes += event.record().len();
         }
         let full = |full: crate::outbox::Full| Problem::new(ProblemKind::Overloaded, full.to_string());
-        self.inner.gate.enter(org.unwrap_or_default(), bytes).map_err(full)
+        let tenant = match lane {
+            accept::Lane::Org => org.unwrap_or_default(),
+            accept::Lane::Bulk => accept::BULK_TENANT,
+        };
+        self.inner.gate.enter(tenant, bytes).map_err(full)
     }
 
     /// The answers of the log, counted.
@@ -366,6 +390,8 @@ impl Hub {
                 ok: true,
                 detail: if self.is_paused() { "paused" } else { "going out" }.into(),
             },
+            // A system that is down is no fault of the hub's: it stays ready.
+            Component { name: "upstreams", ok: true, detail: self.upstreams_seen() },
             Component { name: "backlog", ok: backlog_ok, detail: format!("{ledger} changes of consumer state wait") },
         ]
     }

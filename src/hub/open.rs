@@ -10,19 +10,24 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::bulk::{Importer, Works, tidy_bulk};
+use super::bulk_imports::Imports;
 use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
 use super::keys::Keys;
 use super::lifecycles::Lifecycles;
 use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
+use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
 use super::quarantine::Noise;
 use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
+use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
+use crate::bulk::Bulk;
 use crate::catalog::aggregate::{LifecycleActor, LifecycleParts};
 use crate::catalog::quarantine::Book as Quarantine;
 use crate::cdc::feed::Feed;
@@ -51,6 +56,10 @@ use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
 use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
 use crate::trace::{TraceError, Tracer};
+use crate::upstream::cache::ReadCache;
+use crate::upstream::publish::PublisherParts;
+use crate::upstream::service::UpstreamParts;
+use crate::upstream::{CallPath, Upstreams};
 use crate::webhook::guard::AddressPolicy;
 use crate::webhook::outbound::{Outbound, OutboundError, OutboundSettings, read_authorities};
 
@@ -182,6 +191,7 @@ impl Hub {
         let webhooks = Webhooks::load(Documents::new(Arc::clone(&registry), "webhook"))?;
         let tokens = TokenKey::generate(&*random);
         let pulls = Pulls::load(Documents::new(Arc::clone(&registry), "consumer"), tokens)?;
+        let publishes = Publishes::load(Documents::new(Arc::clone(&registry), publishes::DOCUMENT_KIND))?;
         let settings = Settings::load(Documents::new(Arc::clone(&registry), "settings"), &config.outbox)?;
         let sources = Sources::load(Documents::new(Arc::clone(&registry), "source"), &sealer)?;
         let types = Types::load(
@@ -194,9 +204,11 @@ impl Hub {
         let quarantine = Quarantine::open(engine.clone())?;
         let redactor = Redactor::new(Arc::clone(types.catalog()) as Arc<dyn RedactionSource>);
         let links = Arc::new(LinkBook::new(engine.clone(), config.links.per_org_max));
+        let imports = Imports::load(Documents::new(Arc::clone(&registry), "import"))?;
         let handler_documents: Documents<HandlerRecord> = Documents::new(Arc::clone(&registry), "handler");
-        let dead: u64 = state.dead_letter_counts()?.iter().map(|(_, count)| count).sum();
-        metrics.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
+        for (consumer, dead) in state.dead_letter_counts()? {
+            metrics.dead_letters_moved(&consumer, i64::try_from(dead).unwrap_or(i64::MAX));
+        }
 
         let health = Arc::new(Health::new(
             RestartBudget {
@@ -257,6 +269,20 @@ impl Hub {
                 "the hub is paused (server.paused): events are taken and nothing is delivered until it is resumed"
             );
         }
+        let upstream_parts = UpstreamParts {
+            arbiters: threads.lanes.clone(),
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            tracer: tracer.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        let cache = ReadCache::new(config.upstream.cache_entries_max, config.upstream.cache_bytes_max);
+        let upstreams = Arc::new(Upstreams::new(upstream_parts, cache));
+        let declared_upstreams =
+            DeclaredUpstreams::new(Documents::new(Arc::clone(&registry), "upstream"), outbound_settings);
+        declared_upstreams.load(&upstreams, &config, &policy, &sealer, &clock)?;
         let (sender, noticed) = mpsc::unbounded_channel();
         let (alerts, noted) = (Arc::default(), Arc::default());
         let notices = Notices { alerts: Arc::clone(&alerts), noted: Arc::clone(&noted), sender };
@@ -369,6 +395,18 @@ impl Hub {
                 consumer.tracked.lock().health = health;
             }
         }
+        let publisher_parts = PublisherParts {
+            calls: Arc::clone(&upstreams) as Arc<dyn CallPath>,
+            depths: Arc::clone(&publishes.depths),
+            tracer: tracer.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        for (id, spec, publisher) in
+            publishes.begin(&config, &declared_upstreams.settings(), &engine, &publisher_parts)?
+        {
+            directory.add(id, spec, Service::Publish(publisher));
+        }
         let now = clock.now();
         for record in pulls.all() {
             let service = Service::Pull(PullService::new(&record.settings.name, now));
@@ -402,6 +440,7 @@ impl Hub {
             supervise(&threads.core, ActorKind::Router, &health, move || RouterActor::new(router_parts.clone()));
         link.set(router.clone());
 
+        let bulk = Bulk::new(&config, finder.clone(), redactor.clone(), Arc::clone(&clock), Arc::clone(&random));
         let feed = Feed::new(finder.clone(), Arc::clone(&tail), &config.cdc);
         let inner = Arc::new(Inner {
             gate,
@@ -429,6 +468,7 @@ impl Hub {
             keys,
             webhooks,
             pulls,
+            publishes,
             owners,
             settings,
             sources,
@@ -441,13 +481,18 @@ impl Hub {
             idempotency,
             jobs,
             replays,
+            bulk,
+            imports,
+            upstreams,
+            declared_upstreams,
             sealer,
             policy,
             house_panics: PanicSwitch::default(),
             stopping: AtomicBool::new(false),
             threads: parking_lot::Mutex::new(Some(threads.life)),
         });
-        inner.jobs.begin(Arc::new(inner.replays.clone()));
+        inner.bulk.set_taking(Arc::new(Importer(Arc::downgrade(&inner))));
+        inner.jobs.begin(Arc::new(Works { replays: inner.replays.clone(), bulk: Arc::clone(&inner.bulk) }));
         begin_housekeeping(&threads.core, &inner, noticed);
         Ok(Hub { inner })
     }
@@ -479,6 +524,10 @@ fn begin_housekeeping(core: &ArbiterHandle, inner: &Arc<Inner>, noticed: mpsc::U
     keep(Box::new({
         let (hub, clock) = (hub.clone(), Arc::clone(&clock));
         move || expire_quarantine(hub.clone(), Arc::clone(&clock)).boxed()
+    }));
+    keep(Box::new({
+        let hub = hub.clone();
+        move || tidy_bulk(hub.clone()).boxed()
     }));
     keep(Box::new(move || forget_old_keys(hub.clone(), Arc::clone(&clock)).boxed()));
 }

@@ -77,6 +77,11 @@ impl Hub {
             });
             out.push(state_json(&webhook.id, &view.state, view.probes));
         }
+        for upstream in self.inner.upstreams.all() {
+            if let Ok(view) = upstream.core.breaker.ask(Inspect).await {
+                out.push(state_json(&upstream.core.id, &view.state, view.probes));
+            }
+        }
         Ok(out)
     }
 
@@ -86,7 +91,10 @@ impl Hub {
     /// When there is no such breaker, or it is being restarted.
     pub async fn command_breaker(&self, id: &str, command: Command) -> Result<Value, Problem> {
         let consumer = ConsumerId::new(id);
-        let breaker = self.inner.directory.breaker(&consumer).ok_or_else(|| Problem::not_found("breaker", id))?;
+        let of_upstream = self.inner.upstreams.get(id).map(|upstream| upstream.core.breaker.clone());
+        let breaker = of_upstream
+            .or_else(|| self.inner.directory.breaker(&consumer))
+            .ok_or_else(|| Problem::not_found("breaker", id))?;
         let view = breaker
             .ask(Instruct(command))
             .await
@@ -95,6 +103,9 @@ impl Hub {
             && let Some(inbox) = self.inner.directory.running(&consumer)
         {
             inbox.hint(Wake);
+        }
+        if matches!(view.state.phase(), Phase::Closed | Phase::Disabled) {
+            self.wake_publishes(id);
         }
         Ok(state_json(id, &view.state, view.probes))
     }
@@ -109,6 +120,7 @@ impl Hub {
             "panic-router" => inner.router.hint(PanicNow),
             "panic-schedule" => inner.schedule.hint(PanicNow),
             "panic-indexer" => inner.indexer.hint(PanicNow),
+            "panic-upstreams" => return Some(inner.upstreams.panic_all()),
             "panic-jobs" => return Some(inner.jobs.panic_all()),
             "panic-consumers" => {
                 let consumers = inner.directory.consumers();

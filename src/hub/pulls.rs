@@ -336,7 +336,7 @@ impl Hub {
                 let service = Arc::clone(service);
                 Some((consumer, service))
             }
-            Service::Webhook(_) | Service::Handler => None,
+            Service::Webhook(_) | Service::Handler | Service::Publish(_) => None,
         }
     }
 

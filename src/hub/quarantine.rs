@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::accept::prepare;
+use super::accept::{Lane, prepare};
 use super::{Accepted, Hub, Page, store_problem};
 use crate::catalog::policy::{QuarantineRules, Refusal, Verdict, Warning, judge};
 use crate::catalog::quarantine::{Kept, Listing, State, Wanted};
@@ -145,6 +145,7 @@ impl Hub {
         &self,
         mut sorted: Sorted,
         atomic: bool,
+        lane: Lane,
         context: WriteContext,
     ) -> Result<Vec<Accepted>, Problem> {
         let back = self.known_before(&mut sorted.refused).await?;
@@ -163,7 +164,7 @@ impl Hub {
         }
         if !taken.is_empty() {
             let (places, drafts): (Vec<usize>, Vec<Draft>) = taken.into_iter().unzip();
-            let accepted = self.take_in(drafts, atomic, || context).await?;
+            let accepted = self.take_in(drafts, atomic, lane, || context).await?;
             out.extend(places.into_iter().zip(accepted));
         }
         for (at, told) in warnings {
@@ -394,7 +395,7 @@ impl Hub {
         if drafts.is_empty() {
             return Ok(out);
         }
-        let accepted = self.take_in(drafts, false, || context.clone()).await?;
+        let accepted = self.take_in(drafts, false, Lane::Org, || context.clone()).await?;
         let mut closed = Vec::new();
         for ((id, record), accepted) in taken.into_iter().zip(accepted) {
             let done = match accepted {

@@ -273,7 +273,7 @@ impl Hub {
             "hold": hold,
             "waiting_clients": match &consumer.service {
                 Service::Pull(service) => Some(service.clients()),
-                Service::Webhook(_) | Service::Handler => None,
+                Service::Webhook(_) | Service::Handler | Service::Publish(_) => None,
             },
             "processed": totals.processed.load(Ordering::Relaxed),
             "failed_attempts": totals.failed.load(Ordering::Relaxed),
@@ -324,8 +324,8 @@ impl Hub {
     }
 
     /// How many consumers there are of each kind.
-    pub(super) fn consumer_counts(&self) -> [(ConsumerKind, u64); 3] {
-        let mut counts = [ConsumerKind::Webhook, ConsumerKind::Handler, ConsumerKind::Pull].map(|kind| (kind, 0));
+    pub(super) fn consumer_counts(&self) -> [(ConsumerKind, u64); 4] {
+        let mut counts = ConsumerKind::ALL.map(|kind| (kind, 0));
         for consumer in self.inner.directory.consumers() {
             let kind = consumer.spec.load().kind;
             counts.iter_mut().filter(|(of, _)| *of == kind).for_each(|(_, count)| *count += 1);

@@ -53,11 +53,11 @@ impl Hub {
         visible.ok_or_else(|| Problem::not_found("consumer", name))
     }
 
-    /// Whether a consumer is code in this process: the operator's alone.
+    /// Whether a consumer is code in this process or a rule of an upstream: the operator's alone.
     #[must_use]
     pub fn is_handler(consumer: &Consumer) -> bool {
         match consumer.service {
-            Service::Handler => true,
+            Service::Handler | Service::Publish(_) => true,
             Service::Webhook(_) | Service::Pull(_) => false,
         }
     }
@@ -254,7 +254,7 @@ impl Hub {
             Some(ReplayAnswer::Full) | None => Err(lane_full()),
             Some(answer) => {
                 if had_letter {
-                    self.inner.metrics.dead_letters.dec();
+                    self.inner.metrics.dead_letter_closed(consumer);
                 }
                 Ok(if *answer == ReplayAnswer::Taken { "replayed" } else { "under_way" })
             }

@@ -27,11 +27,12 @@ use crate::retry::RetryPolicy;
 use crate::router::Inboxes as _;
 use crate::router::messages::{Subscribe, Unsubscribe};
 use crate::store::EventLog as _;
+use crate::webhook::access::Access;
 use crate::webhook::auth::{Auth, Credentials};
-use crate::webhook::delivery::{Access, Caller, Target};
+use crate::webhook::delivery::{Caller, Target};
 use crate::webhook::format::Form;
 use crate::webhook::health::HealthRules;
-use crate::webhook::oauth::{TOKEN_TIMEOUT_MS, TokenSource};
+use crate::webhook::oauth::TOKEN_TIMEOUT_MS;
 use crate::webhook::outbound::{Answer, OwnWay};
 use crate::webhook::record::{
     Ground, WebhookRecord, WebhookSettings, WebhookStatus, header_map, read_change, read_new,
@@ -178,18 +179,11 @@ pub(super) fn webhook_target(config: &Config, sealer: &Sealer, record: &WebhookR
     };
     let breaker = record.settings.breaker.clone().unwrap_or_else(|| default_breaker(config));
     let (headers, credentials) = open_settings(sealer, record)?;
-    let access = match &credentials.auth {
-        Some(Auth::Oauth2(client)) => {
-            let source = TokenSource::new(client.clone()).ok_or_else(|| damaged("token_url"))?;
-            Access::Token(Arc::new(source))
-        }
-        Some(auth) => auth.header().map_or(Access::None, Access::Header),
-        None => Access::None,
-    };
+    let access = Access::of(credentials.auth.as_ref()).ok_or_else(|| damaged("token_url"))?;
     let own = OwnWay {
         identity: match &credentials.auth {
             Some(Auth::Mtls { certificate, key }) => Some((certificate.clone(), key.clone())),
-            Some(Auth::Bearer { .. } | Auth::Basic { .. } | Auth::Oauth2(_)) | None => None,
+            Some(Auth::Bearer { .. } | Auth::Basic { .. } | Auth::Oauth2(_) | Auth::Header { .. }) | None => None,
         },
         proxy: credentials.proxy.clone(),
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -196,7 +197,8 @@ impl Idempotency {
             let now = self.clock.now();
             let (asked, committed) = self.ask(ask, now);
             match asked {
-                Asked::Run { claim, taken_over, ops: _ } => {
+                Asked::Run { claim, taken_over, evicted, ops: _ } => {
+                    self.metrics.idempotency_evicted.inc_by(evicted as u64);
                     self.count(if taken_over { "taken_over" } else { "run" });
                     let mut permit = Permit {
                         keys: Arc::clone(self),
@@ -220,6 +222,7 @@ impl Idempotency {
                     // Past its end only the recording of its answer keeps a lock.
                     let upto = if until > now { deadline.min(until) } else { deadline };
                     let pause = Duration::from_millis(upto.since_ms(now));
+                    let _waiting = Waiting::begin(&self.metrics);
                     tokio::select! {
                         // An error is the end of the claim that was waited for, too.
                         _changed = changed.changed() => {}
@@ -251,8 +254,6 @@ impl Idempotency {
         let mut asked = table.ask(ask.id, &ask.org, ask.fingerprint, now);
         let Asked::Run { ops, .. } = &mut asked else { return (asked, None) };
         let ops = std::mem::take(ops);
-        let gone = ops.iter().filter(|op| matches!(op, KeyOp::Forget(_))).count();
-        self.metrics.idempotency_evicted.inc_by(gone as u64);
         let (done, committed) = oneshot::channel();
         let done = Box::new(move |result| {
             // Who waits may have gone.
@@ -420,6 +421,22 @@ impl Permit {
                 Err(Problem::new(ProblemKind::Overloaded, text).into())
             }
         }
+    }
+}
+
+/// A request that waits; counts as long as it lives.
+struct Waiting(IntGauge);
+
+impl Waiting {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.idempotency_waiting.inc();
+        Self(metrics.idempotency_waiting.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

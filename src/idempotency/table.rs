@@ -15,7 +15,13 @@ use crate::store::{KeptAnswer, KeyOp, KeyPlace, KeyRecord};
 #[derive(Debug)]
 pub(super) enum Asked {
     /// It runs, once this is committed.
-    Run { claim: Running, taken_over: bool, ops: Vec<KeyOp> },
+    Run {
+        claim: Running,
+        taken_over: bool,
+        /// Keys that made room for it.
+        evicted: usize,
+        ops: Vec<KeyOp>,
+    },
     /// Somebody holds the key.
     Wait {
         until: UnixMs,
@@ -166,20 +172,22 @@ impl Table {
             Decision::Run(claim) => {
                 let mut ops = Vec::new();
                 ops.extend(self.remove(id));
-                match self.make_room(org, now) {
-                    Ok(room) => ops.extend(room),
+                let room = match self.make_room(org, now) {
+                    Ok(room) => room,
                     Err(full) => return Asked::Full(full),
-                }
+                };
+                let evicted = room.len();
+                ops.extend(room);
                 self.last = epoch;
                 let place = KeyPlace { first: claim.first, number: epoch };
                 ops.push(self.claim(id, Arc::from(org), place, claim));
-                Asked::Run { claim, taken_over: false, ops }
+                Asked::Run { claim, taken_over: false, evicted, ops }
             }
             Decision::TakeOver(claim) => {
                 self.last = epoch;
                 let Some(entry) = self.entries.remove(&id) else { return Asked::Mismatch };
                 let ops = vec![self.claim(id, entry.org, entry.place, claim)];
-                Asked::Run { claim, taken_over: true, ops }
+                Asked::Run { claim, taken_over: true, evicted: 0, ops }
             }
             Decision::Wait { until } => match self.entries.get(&id).map(|entry| &entry.stage) {
                 Some(Stage::Running { here, changed, .. }) => {

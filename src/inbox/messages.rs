@@ -12,9 +12,9 @@ use super::state::{Claim, Counts, Hold, Standing};
 use crate::event::envelope::Event;
 use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq};
-use crate::retry::AttemptResult;
+use crate::retry::{AttemptResult, FailureKind};
 use crate::store::records::ReplayMark;
-use crate::store::{DeadLetterRecord, Position, RowRecord};
+use crate::store::{AttemptRecord, DeadLetterRecord, Position, RowRecord};
 
 /// Router → inbox: events that match, in order. The permit bounds what waits in the mailbox.
 #[derive(Debug, Message)]
@@ -195,6 +195,26 @@ impl Renewal {
     }
 }
 
+/// What an attempt came to, and what follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// The event; none when it is not in memory.
+    pub event: Option<&'a Event>,
+    /// The attempt.
+    pub attempt: &'a AttemptRecord,
+    /// How it failed; none when it did not. A failure without a next try is the last one.
+    pub failure: Option<FailureKind>,
+}
+
+/// Who tells of an outcome in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The inbox, in the words it has for all consumers.
+    ByInbox,
+    /// The deliverer has.
+    ByDeliverer,
+}
+
 /// The place of a deliverer: none while an in-process handler is not registered.
 pub type DelivererSlot = arc_swap::ArcSwap<Option<Arc<dyn Deliverer>>>;
 
@@ -211,6 +231,11 @@ pub trait Deliverer: Send + Sync {
     /// Counts a claim as on its way, where that is counted.
     fn expect(&self) -> Option<Expected> {
         None
+    }
+
+    /// A claim that it was given was answered, the answer counts, and this follows.
+    fn came_of(&self, _: &Outcome<'_>) -> Told {
+        Told::ByInbox
     }
 
     /// A claim that it was given counts no longer.

@@ -32,9 +32,14 @@ pub enum ConsumerKind {
     Handler,
     /// Clients that ask for deliveries.
     Pull,
+    /// Calls to an upstream, by a rule.
+    Publish,
 }
 
 impl ConsumerKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Webhook, Self::Handler, Self::Pull, Self::Publish];
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -42,6 +47,7 @@ impl ConsumerKind {
             Self::Webhook => "webhook",
             Self::Handler => "handler",
             Self::Pull => "pull",
+            Self::Publish => "publish",
         }
     }
 }

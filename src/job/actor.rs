@@ -72,7 +72,8 @@ impl JobActor {
             return;
         }
         let now = self.jobs.clock().now();
-        let room = self.pace.room(now).min(STEP_EVENTS_MAX);
+        let most = self.work.as_ref().map_or(STEP_EVENTS_MAX, |work| work.step_events_max());
+        let room = self.pace.room(now).min(most);
         if room == 0 {
             let wait_ms = self.pace.wait_ms();
             return self.turn_after(wait_ms, ctx);

@@ -335,6 +335,33 @@ impl Jobs {
         (shown, fitting.next().is_some())
     }
 
+    /// Every job of a kind, oldest first, and what it waits for.
+    #[must_use]
+    pub fn of_kind(&self, kind: &str) -> Vec<(Arc<JobRecord>, Option<String>)> {
+        let entries = self.entries.lock();
+        let own = entries.values().filter(|entry| entry.record.kind == kind);
+        own.map(|entry| (Arc::clone(&entry.record), entry.waits_for.clone())).collect()
+    }
+
+    /// Forgets a job that has ended; one that is not there is as good as forgotten. Blocks.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Conflict`] when it has not ended; else when the store fails.
+    pub fn forget(&self, id: &str) -> Result<(), Problem> {
+        let _one_at_a_time = self.changing.lock();
+        match self.entries.lock().get(id).map(|entry| entry.record.state) {
+            None => return Ok(()),
+            Some(state) if state.has_ended() => {}
+            Some(state) => {
+                let detail = format!("the job has not ended: it is {}", state.as_str());
+                return Err(Problem::new(ProblemKind::Conflict, detail).with("state", state.as_str()));
+            }
+        }
+        self.parts.registry.delete(DOCUMENT_KIND, id).map_err(SaveError::Store)?;
+        self.entries.lock().remove(id);
+        Ok(())
+    }
+
     /// The record of a job whose steps are to be taken; none when it is not to run.
     pub(super) fn running(&self, id: &str) -> Option<Arc<JobRecord>> {
         let entries = self.entries.lock();

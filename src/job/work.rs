@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 
 use super::record::{JobRecord, Progress};
 
-/// Most events that one step hands on.
+/// Most events that one step hands on, unless its work says otherwise.
 pub const STEP_EVENTS_MAX: usize = 256;
 
 /// The work of one running job. What it keeps between steps is a help only: the cursor says what is done.
@@ -13,6 +13,11 @@ pub trait JobWork: Send {
     /// least. Answers when what was handed on is in order before whatever is synced next (`JB-1`). At its end it answers
     /// [`Next::Done`], as often as it is asked.
     fn step<'a>(&'a mut self, cursor: Option<&'a str>, room: usize) -> BoxFuture<'a, Result<StepOutcome, StepError>>;
+
+    /// Most events that one step of this work hands on.
+    fn step_events_max(&self) -> usize {
+        STEP_EVENTS_MAX
+    }
 }
 
 /// What one step has done.

@@ -169,8 +169,11 @@ fn retain(parts: &OutboxParts, needed_from: Seq, now: UnixMs) -> Result<(), Stor
     let expired =
         parts.state.expire(now.0.saturating_sub(rules.attempts_ms), now.0.saturating_sub(rules.dead_letters_ms))?;
     if expired.dead_letters > 0 {
-        tracing::info!(expired = expired.dead_letters, open = expired.open, "retention dropped dead letters");
-        parts.metrics.dead_letters.sub(i64::try_from(expired.open).unwrap_or(i64::MAX));
+        let open: u64 = expired.open.values().sum();
+        tracing::info!(expired = expired.dead_letters, open, "retention dropped dead letters");
+        for (consumer, count) in &expired.open {
+            parts.metrics.dead_letters_moved(consumer, -i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
     Ok(())
 }

@@ -131,6 +131,19 @@ impl SharedGate {
     pub fn held(&self) -> usize {
         self.gate.held()
     }
+
+    /// Bytes held by all but this tenant.
+    #[must_use]
+    pub fn held_beside(&self, tenant: &str) -> usize {
+        let own = self.tenants.get(tenant).map_or(0, |own| own.load(Ordering::Acquire));
+        self.held().saturating_sub(own)
+    }
+
+    /// Bytes that may be held.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
 }
 
 impl TenantPermit {

@@ -217,7 +217,7 @@ impl LettersWork {
                     ReplayAnswer::Full => outcome.full.push(id),
                 }
                 if answer != ReplayAnswer::Full {
-                    self.parts.metrics.dead_letters.dec();
+                    self.parts.metrics.dead_letter_closed(&consumer);
                 }
             }
         }

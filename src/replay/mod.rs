@@ -35,7 +35,8 @@ pub use given::RANGE_MAX as DELIVERED_RANGE_MAX;
 pub use hand_on::{hand_on, item_of_letter};
 pub use letters::{LettersPreview, LettersWork};
 pub use request::{
-    Bound, CONSUMER_CHARS_MAX, EVENT_IDS_MAX, RATE_MAX, ReplayRequest, rate, read_recover, read_redrive, read_replay,
+    Bound, CONSUMER_CHARS_MAX, EVENT_IDS_MAX, RATE_MAX, ReplayRequest, rate, read_bound, read_recover, read_redrive,
+    read_replay,
 };
 pub use spec::{LetterSpec, Matching, ReplaySpec, letter_id_at};
 

@@ -57,8 +57,8 @@ pub struct ReplayRequest {
 /// When a field does not fit.
 pub fn read_replay(mut fields: Fields) -> Result<ReplayRequest, Problem> {
     let request = ReplayRequest {
-        from: bound(&mut fields, "from")?,
-        to: bound(&mut fields, "to")?,
+        from: read_bound(&mut fields, "from")?,
+        to: read_bound(&mut fields, "to")?,
         filter: filter(&mut fields)?,
         aggregate_type: fields.text("aggregate_type", SCOPE_CHARS_MAX)?,
         aggregate_id: fields.text("aggregate_id", AGGREGATE_ID_CHARS_MAX)?,
@@ -102,7 +102,11 @@ fn flag(fields: &mut Fields, name: &'static str) -> Result<bool, Problem> {
     }
 }
 
-fn bound(fields: &mut Fields, name: &'static str) -> Result<Option<Bound>, Problem> {
+/// One end of a range: a position or a time.
+///
+/// # Errors
+/// When the field is something else.
+pub fn read_bound(fields: &mut Fields, name: &'static str) -> Result<Option<Bound>, Problem> {
     let Some(value) = fields.take(name) else { return Ok(None) };
     let read = match &value {
         Value::Number(number) => number.as_u64().filter(|seq| *seq > 0).map(|seq| Bound::Seq(Seq(seq))),

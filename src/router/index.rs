@@ -137,7 +137,8 @@ impl<K: Copy + Eq + Hash> SubscriptionIndex<K> {
         let narrow = filter.channel.is_some()
             || filter.facility.is_some()
             || filter.service.is_some()
-            || filter.expression.is_some();
+            || filter.expression.is_some()
+            || !filter.requires.is_empty();
         let table = match &filter.org {
             Some(org) => self.by_org.entry(org.clone()).or_default(),
             None => &mut self.every_org,
@@ -284,7 +285,7 @@ mod tests {
                 channel,
                 facility,
                 service,
-                expression: None,
+                ..EventFilter::default()
             },
         )
     }

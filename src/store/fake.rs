@@ -429,7 +429,9 @@ impl ConsumerState for FakeStore {
             content.dead.retain(|_, dead| {
                 let stays = dead.at.0 >= dead_before_ms;
                 expired.dead_letters += u64::from(!stays);
-                expired.open += u64::from(!stays && dead.closed.is_none());
+                if !stays && dead.closed.is_none() {
+                    *expired.open.entry(dead.consumer.clone()).or_default() += 1;
+                }
                 stays
             });
             Ok(expired)

@@ -36,6 +36,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::envelope::Event;
@@ -257,12 +258,12 @@ pub struct Checkpoints {
 }
 
 /// What [`ConsumerState::expire`] has dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Dead letters.
     pub dead_letters: u64,
-    /// Those of them that nobody had redriven or discarded.
-    pub open: u64,
+    /// Those of them that nobody had redriven or discarded, by consumer.
+    pub open: BTreeMap<ConsumerId, u64>,
 }
 
 /// What is kept per consumer.

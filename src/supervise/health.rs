@@ -32,13 +32,15 @@ pub enum ActorKind {
     Pull,
     /// Keeps house: what is done now and then, and what inboxes ask of the hub.
     House,
+    /// Calls one upstream.
+    Upstream,
     /// Follows aggregates through their declared order.
     Lifecycle,
 }
 
 impl ActorKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Outbox,
         Self::Router,
         Self::Inbox,
@@ -50,6 +52,7 @@ impl ActorKind {
         Self::Schedule,
         Self::Pull,
         Self::House,
+        Self::Upstream,
         Self::Lifecycle,
     ];
 
@@ -68,6 +71,7 @@ impl ActorKind {
             Self::Schedule => "schedule",
             Self::Pull => "pull",
             Self::House => "house",
+            Self::Upstream => "upstream",
             Self::Lifecycle => "lifecycle",
         }
     }
@@ -85,7 +89,8 @@ impl ActorKind {
             Self::Schedule => 8,
             Self::Pull => 9,
             Self::House => 10,
-            Self::Lifecycle => 11,
+            Self::Upstream => 11,
+            Self::Lifecycle => 12,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Traces (OBS-3): the W3C trace context of events, in and out, and spans that are exported over OTLP.
 //!
+//! A call of an upstream is one span, `integration.execute`.
+//!
 //! One event's trace is `ingest` → `append` → one `attempt` per attempt of each consumer. These happen on different
 //! threads, hours apart, in different lives of the process; so a span here is a value with explicit ids, and what joins
 //! them is the event's own `traceparent`, which is kept with it. It is the hub's and not the process's: several hubs in
@@ -266,12 +268,55 @@ impl Tracer {
         export.send(*span);
     }
 
+    /// Begins a call of an upstream: one span whatever its attempts. `parent` is the trace it is part of; without one it
+    /// begins a trace of its own where spans are made.
+    #[must_use]
+    pub fn execute(&self, parent: Option<&str>, about: &Execution<'_>) -> Attempt {
+        let parent = parent.and_then(TraceContext::parse);
+        let context = match (parent, &self.export) {
+            (Some(parent), _) => TraceContext { span: self.span_id(), ..parent },
+            (None, Some(_)) => {
+                let trace = self.trace_id();
+                TraceContext { trace, span: self.span_id(), sampled: trace.is_sampled(self.sampling_ratio) }
+            }
+            (None, None) => return Attempt { context: None, recorded: None, began: None },
+        };
+        if self.export.is_none() || !context.sampled {
+            return Attempt { context: Some(context), recorded: None, began: None };
+        }
+        let began = self.began();
+        let parent = parent.map(|parent| parent.span);
+        let mut span = SpanData::new("integration.execute", Kind::Client, context.trace, context.span, parent);
+        span.begin_ns = began.unix_ns;
+        span.text("adapter.id", about.adapter.to_owned());
+        span.text("adapter.version", about.version.to_owned());
+        span.text("correlation.id", about.correlation_id.to_owned());
+        span.text("tenant.id", about.tenant.unwrap_or_default().to_owned());
+        span.text("tidegate.operation", about.operation.to_owned());
+        Attempt { context: Some(context), recorded: Some(Box::new(span)), began: Some(began) }
+    }
+
     /// Sends what has ended so far, for the stop. Ends when it is sent, or cannot be.
     pub async fn flush(&self) {
         if let Some(export) = &self.export {
             export.flush().await;
         }
     }
+}
+
+/// What a call of an upstream is.
+#[derive(Clone, Copy, Debug)]
+pub struct Execution<'a> {
+    /// The upstream.
+    pub adapter: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// What the call is part of.
+    pub correlation_id: &'a str,
+    /// For whom it is made.
+    pub tenant: Option<&'a str>,
+    /// What is done.
+    pub operation: &'a str,
 }
 
 /// What became of an event that came in.

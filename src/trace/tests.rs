@@ -58,3 +58,20 @@ fn an_event_without_a_trace_is_delivered_without_one() {
     let attempt = off().attempt(&event(r#"{"type":"a.b"}"#), "whk_1", 1, AttemptKind::Call);
     assert_eq!(attempt.traceparent(), None);
 }
+
+#[test]
+fn a_call_of_an_upstream_goes_on_from_the_trace_it_is_part_of_and_begins_none_where_no_spans_are_made() {
+    let about = Execution {
+        adapter: "crm",
+        version: "1.0.0",
+        correlation_id: "c-1",
+        tenant: Some("acme"),
+        operation: "contact",
+    };
+    assert_eq!(off().execute(None, &about).traceparent(), None);
+    assert_eq!(off().execute(Some("not a trace"), &about).traceparent(), None);
+    let span = off().execute(Some(GIVEN), &about);
+    assert!(span.recorded.is_none(), "TR-1");
+    let header = span.traceparent().expect("it goes on");
+    assert!(header.starts_with(&GIVEN[..36]) && header != GIVEN, "{header}");
+}

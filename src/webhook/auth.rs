@@ -5,12 +5,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::HeaderValue;
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::guard::AddressPolicy;
 use super::outbound::check_identity;
+use super::record::{HEADER_CHARS_MAX, RESERVED_HEADERS};
 use crate::ground::error::Problem;
 use crate::ground::secret::Secret;
 
@@ -23,7 +24,7 @@ pub const CERTIFICATE_BYTES_MAX: usize = 64 << 10;
 /// Largest private key, in bytes of PEM.
 pub const KEY_BYTES_MAX: usize = 16 << 10;
 /// The kinds, for refusals.
-const KINDS: &str = "bearer, basic, oauth2, mtls";
+const KINDS: &str = "bearer, basic, oauth2, header, mtls";
 
 /// Secrets in the text that is sealed, and in no other text: nothing else writes these types.
 mod sealed_text {
@@ -92,6 +93,14 @@ pub enum Auth {
     },
     /// A token that is asked for.
     Oauth2(OAuth2),
+    /// A key in a header of its own.
+    Header {
+        /// The header's name, in small letters.
+        name: String,
+        /// The key.
+        #[serde(with = "sealed_text")]
+        value: Secret,
+    },
     /// A certificate in the TLS handshake.
     Mtls {
         /// The certificate, with those between it and its root, in PEM.
@@ -166,6 +175,7 @@ impl Credentials {
                 "kind": "oauth2", "token_url": token_url, "client_id": client_id, "scope": scope,
                 "audience": audience, "client_auth": client_auth,
             }),
+            Auth::Header { name, value } => json!({"kind": "header", "name": name, "value_last4": value.last4()}),
             // A certificate is public: the endpoint sees it in every handshake.
             Auth::Mtls { certificate, key: _ } => json!({"kind": "mtls", "certificate": certificate}),
         });
@@ -186,6 +196,8 @@ impl Credentials {
                 all.push(password.clone());
             }
             Some(Auth::Oauth2(oauth)) => all.push(oauth.client_secret.clone()),
+            // The key may stand alone or after its scheme.
+            Some(Auth::Header { name: _, value }) => all.extend(value.expose().rsplit(' ').next().map(Secret::new)),
         }
         if let Some(Proxy { username: Some(username), password: Some(password), url: _ }) = &self.proxy {
             all.push(Secret::new(STANDARD.encode(format!("{username}:{}", password.expose()))));
@@ -196,17 +208,20 @@ impl Credentials {
 }
 
 impl Auth {
-    /// The `Authorization` header, where it is the same for every delivery.
+    /// The header that says who calls, where it is the same for every call.
     #[must_use]
-    pub fn header(&self) -> Option<HeaderValue> {
+    pub fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let text = match self {
             Self::Bearer { token } => format!("Bearer {}", token.expose()),
             Self::Basic { username, password } => {
                 format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose())))
             }
+            Self::Header { name, value } => {
+                return Some((HeaderName::from_bytes(name.as_bytes()).ok()?, sensitive(value.expose())?));
+            }
             Self::Oauth2(_) | Self::Mtls { .. } => return None,
         };
-        sensitive(&text)
+        Some((AUTHORIZATION, sensitive(&text)?))
     }
 
     /// Reads it from a client's JSON. Nothing that is sent as a secret is repeated.
@@ -231,6 +246,9 @@ impl Auth {
                     Some(other) => return Err(Problem::field("auth.client_auth", "basic or body", other)),
                 },
             }),
+            Some("header") => {
+                Self::Header { name: members.header_name("name")?, value: members.header_value("value")? }
+            }
             Some("mtls") => {
                 let certificate = members.pem("certificate", CERTIFICATE_BYTES_MAX)?;
                 let key = Secret::new(members.pem("key", KEY_BYTES_MAX)?);
@@ -346,6 +364,23 @@ impl Members {
         Ok(token)
     }
 
+    /// A header that the hub does not set itself.
+    fn header_name(&mut self, name: &str) -> Result<String, Problem> {
+        let given = self.required(name)?.to_ascii_lowercase();
+        let fits = HeaderName::from_bytes(given.as_bytes()).is_ok() && !RESERVED_HEADERS.contains(&given.as_str());
+        if fits { Ok(given) } else { Err(Problem::field(self.path(name), "a header that the hub does not set", given)) }
+    }
+
+    /// A secret that is the whole of a header.
+    fn header_value(&mut self, name: &str) -> Result<Secret, Problem> {
+        let value = self.secret(name)?;
+        if value.expose().chars().count() > HEADER_CHARS_MAX || HeaderValue::from_str(value.expose()).is_err() {
+            let limit = format!("up to {HEADER_CHARS_MAX} visible ASCII characters");
+            return Err(Problem::field(self.path(name), limit, "***"));
+        }
+        Ok(value)
+    }
+
     fn url(&mut self, name: &str, policy: &AddressPolicy) -> Result<String, Problem> {
         let path = self.path(name);
         let text = self.take(name)?.ok_or_else(|| Problem::field(&path, "required", "nothing"))?;
@@ -388,14 +423,15 @@ mod tests {
     #[test]
     fn headers_are_as_the_standards_say() {
         let header = |value: Value| {
-            let header = read(value).expect("fits").header().expect("one for all");
+            let (name, header) = read(value).expect("fits").header().expect("one for all");
             assert!(header.is_sensitive());
-            header.to_str().expect("text").to_owned()
+            format!("{name}: {}", header.to_str().expect("text"))
         };
-        assert_eq!(header(json!({"kind": "bearer", "token": "t-1"})), "Bearer t-1");
+        assert_eq!(header(json!({"kind": "bearer", "token": "t-1"})), "authorization: Bearer t-1");
+        assert_eq!(header(json!({"kind": "header", "name": "X-Api-Key", "value": "k 1"})), "x-api-key: k 1");
         // The example of RFC 7617.
         let aladdin = json!({"kind": "basic", "username": "Aladdin", "password": "open sesame"});
-        assert_eq!(header(aladdin), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(header(aladdin), "authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     }
 
     #[test]
@@ -444,6 +480,11 @@ mod tests {
                 json!({"kind": "oauth2", "token_url": "https://a.example/", "client_id": "a", "client_secret": "x", "client_auth": "jwt"}),
                 "auth.client_auth",
             ),
+            (json!({"kind": "header", "value": "hunter2"}), "auth.name"),
+            (json!({"kind": "header", "name": "host", "value": "hunter2"}), "auth.name"),
+            (json!({"kind": "header", "name": "a b", "value": "hunter2"}), "auth.name"),
+            (json!({"kind": "header", "name": "x-key", "value": "hunter2\r\nx: y"}), "auth.value"),
+            (json!({"kind": "header", "name": "x-key", "value": "hunter2é".repeat(200)}), "auth.value"),
             (json!({"kind": "mtls", "certificate": "hunter2", "key": pem}), "auth.certificate"),
             (json!({"kind": "mtls", "certificate": pem, "key": "hunter2"}), "auth.key"),
             (json!({"kind": "mtls", "certificate": pem, "key": pem}), "auth.key"),

@@ -7,14 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use actix::{Actor, Context, Handler};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::auth::sensitive;
+use super::access::Access;
 use super::format::Form;
-use super::oauth::TokenSource;
-use super::outbound::{Answer, Outbound, OwnWay, Post};
+use super::outbound::{Answer, Method, Outbound, OwnWay, Request};
 use super::signer::Signers;
 use crate::breaker::BreakerSettings;
 use crate::breaker::actor::{Admit, Admitted, BreakerActor, Record};
@@ -51,17 +49,6 @@ pub struct Target {
     pub own: Option<(OwnWay, OnceLock<Result<Outbound, String>>)>,
     /// What must not be kept of an answer.
     pub hide: Vec<Secret>,
-}
-
-/// How the endpoint is shown who calls.
-#[derive(Clone, Debug)]
-pub enum Access {
-    /// Not at all, or by the way of the connection.
-    None,
-    /// The same header each time.
-    Header(HeaderValue),
-    /// A token that is asked for.
-    Token(Arc<TokenSource>),
 }
 
 impl Target {
@@ -149,38 +136,19 @@ impl Caller {
             Ok(outbound) => outbound,
             Err(reason) => return Answer::unsent(AttemptResult::failed(FailureKind::Refused, reason)),
         };
-        let post = |headers: HeaderMap, body: Bytes, hide: Vec<Secret>| {
-            let (target, clock) = (&target, &*self.clock);
+        let post = |headers: HeaderMap, token: Option<Secret>| {
+            let (target, clock, body) = (&target, &*self.clock, body.clone());
             async move {
                 let Target { url, timeout_ms, .. } = &**target;
-                outbound.post(Post { url, headers, body, timeout_ms: *timeout_ms, hide: &hide }, clock).await
+                let mut hide = target.hide.clone();
+                hide.extend(token);
+                let request =
+                    Request { method: Method::POST, url, headers, body, timeout_ms: *timeout_ms, hide: &hide };
+                outbound.post(request, clock).await
             }
         };
-        let source = match &target.access {
-            Access::Token(source) => source,
-            Access::Header(value) => {
-                headers.insert(AUTHORIZATION, value.clone());
-                return post(headers, body, target.hide.clone()).await;
-            }
-            Access::None => return post(headers, body, target.hide.clone()).await,
-        };
-        let mut refused = None;
-        loop {
-            let token = match source.token(outbound, &*self.clock, refused.as_ref()).await {
-                Ok(token) => token,
-                Err(result) => return Answer::unsent(result),
-            };
-            let mut hide = target.hide.clone();
-            hide.push(token.text.clone());
-            let mut headers = headers.clone();
-            headers.extend(sensitive(&format!("Bearer {}", token.text.expose())).map(|value| (AUTHORIZATION, value)));
-            let answer = post(headers, body.clone(), hide).await;
-            // The token may have ended early: one that was kept is replaced once (OA-3).
-            if answer.status != Some(401) || !token.kept || refused.is_some() {
-                return answer;
-            }
-            refused = Some(token);
-        }
+        let refused = |answer: &Answer| answer.status == Some(401);
+        target.access.call(outbound, &*self.clock, headers, post, refused).await.unwrap_or_else(Answer::unsent)
     }
 }
 

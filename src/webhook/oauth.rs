@@ -1,4 +1,4 @@
-//! Tokens of the client credentials grant (RFC 6749, 4.4), one source a webhook.
+//! Tokens of the client credentials grant (RFC 6749, 4.4), one source a client.
 //!
 //! - `OA-1` One request for a token at a time; who comes meanwhile waits for its answer, also when it is a failure.
 //! - `OA-2` A token is used until shortly before its end, then another one is asked for.
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use url::{Url, form_urlencoded};
 
 use super::auth::{ClientAuth, OAuth2, sensitive};
-use super::outbound::{Outbound, Post};
+use super::outbound::{Fetched, Method, Outbound, Request};
 use crate::ground::clock::{Clock, UnixMs};
 use crate::ground::secret::Secret;
 use crate::retry::classify::{AttemptResult, FailureKind, status_retryable};
@@ -65,7 +65,7 @@ struct State {
     failed: Option<AttemptResult>,
 }
 
-/// Gets and keeps the tokens of one webhook.
+/// Gets and keeps the tokens of one client.
 pub struct TokenSource {
     client: OAuth2,
     url: Url,
@@ -173,8 +173,14 @@ impl TokenSource {
 
     async fn ask(&self, outbound: &Outbound) -> Result<(Secret, Duration), AttemptResult> {
         let (headers, body) = self.request();
-        let post = Post { url: &self.url, headers, body, timeout_ms: Some(TOKEN_TIMEOUT_MS), hide: &[] };
-        let (status, answer) = outbound.fetch(post, ANSWER_BYTES_MAX).await.map_err(of_the_token_endpoint)?;
+        let timeout_ms = Some(TOKEN_TIMEOUT_MS);
+        let request = Request { method: Method::POST, url: &self.url, headers, body, timeout_ms, hide: &[] };
+        let answer = outbound.fetch(request, ANSWER_BYTES_MAX).await.map_err(of_the_token_endpoint)?;
+        let Fetched { status, retry_after: _, body: answer, whole } = answer;
+        if !whole {
+            let told = format!("the answer has more than {ANSWER_BYTES_MAX} bytes");
+            return Err(of_the_token_endpoint(AttemptResult::failed(FailureKind::Connect, told)));
+        }
         if !(200..=299).contains(&status) {
             return Err(refusal(status, &answer));
         }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-pub use reqwest::header;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+pub use reqwest::{Method, header};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -111,7 +111,9 @@ pub fn install_crypto() {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct Post<'a> {
+pub struct Request<'a> {
+    /// By which method.
+    pub method: Method,
     /// Where to.
     pub url: &'a Url,
     /// Its headers.
@@ -122,6 +124,19 @@ pub struct Post<'a> {
     pub timeout_ms: Option<u64>,
     /// What must not be kept of an answer that repeats it.
     pub hide: &'a [Secret],
+}
+
+/// An answer with its body.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The status.
+    pub status: u16,
+    /// When to ask again, as it came.
+    pub retry_after: Option<String>,
+    /// The body, or its beginning.
+    pub body: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 /// Makes requests from one thread.
@@ -174,10 +189,10 @@ impl Outbound {
     /// Sends a request. Never fails: what went wrong is the answer's result.
     ///
     /// Dropping the future gives the request up and closes its connection; the endpoint may have had it.
-    pub async fn post(&self, post: Post<'_>, clock: &dyn Clock) -> Answer {
+    pub async fn post(&self, request: Request<'_>, clock: &dyn Clock) -> Answer {
         let started_ns = clock.monotonic_ns();
-        let mut answer = match self.policy.check_host(post.url) {
-            Ok(()) => self.exchange(post, clock).await,
+        let mut answer = match self.policy.check_host(request.url) {
+            Ok(()) => self.exchange(request, clock).await,
             Err(refused) => Answer::without_status(failure(FailureKind::Refused, &refused.to_string())),
         };
         answer.latency_ms = clock.monotonic_ns().saturating_sub(started_ns) / 1_000_000;
@@ -188,26 +203,28 @@ impl Outbound {
     ///
     /// # Errors
     /// What went wrong on the way; any status is an answer.
-    pub async fn fetch(&self, post: Post<'_>, bytes_max: usize) -> Result<(u16, Vec<u8>), AttemptResult> {
-        self.policy.check_host(post.url).map_err(|refused| failure(FailureKind::Refused, &refused.to_string()))?;
-        let (mut response, total_ms) = self.send(post).await?;
+    pub async fn fetch(&self, request: Request<'_>, bytes_max: usize) -> Result<Fetched, AttemptResult> {
+        self.policy.check_host(request.url).map_err(|refused| failure(FailureKind::Refused, &refused.to_string()))?;
+        let (mut response, total_ms) = self.send(request).await?;
         let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error, total_ms))? {
             if body.len() + chunk.len() > bytes_max {
-                return Err(failure(FailureKind::Connect, &format!("the answer has more than {bytes_max} bytes")));
+                return Ok(Fetched { status, retry_after, body, whole: false });
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, body))
+        Ok(Fetched { status, retry_after, body, whole: true })
     }
 
     /// The answer's head, and the time the whole of it had.
-    async fn send(&self, post: Post<'_>) -> Result<(reqwest::Response, u64), AttemptResult> {
-        let Post { url, headers, body, timeout_ms, hide: _ } = post;
-        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
+    async fn send(&self, wanted: Request<'_>) -> Result<(reqwest::Response, u64), AttemptResult> {
+        let Request { method, url, headers, body, timeout_ms, hide: _ } = wanted;
+        let bare = body.is_empty() && method == Method::GET;
+        let mut request = reqwest::Request::new(method, url.clone());
         *request.headers_mut() = headers;
-        *request.body_mut() = Some(body.into());
+        *request.body_mut() = (!bare).then(|| body.into());
         *request.timeout_mut() = timeout_ms.map(Duration::from_millis);
         let total_ms = timeout_ms.unwrap_or(self.settings.total_timeout_ms);
         match self.client.execute(request).await {
@@ -216,9 +233,9 @@ impl Outbound {
         }
     }
 
-    async fn exchange(&self, post: Post<'_>, clock: &dyn Clock) -> Answer {
-        let hide = post.hide;
-        let (mut response, total_ms) = match self.send(post).await {
+    async fn exchange(&self, request: Request<'_>, clock: &dyn Clock) -> Answer {
+        let hide = request.hide;
+        let (mut response, total_ms) = match self.send(request).await {
             Ok(sent) => sent,
             Err(result) => return Answer::without_status(result),
         };
@@ -408,7 +425,7 @@ async fn read_start(response: &mut reqwest::Response) -> (Vec<u8>, Result<(), re
 
 /// The first characters of a body, fit for a log line or a page: what is no UTF-8, and what could hide or reorder text,
 /// is replaced; white space is a space. What is to be hidden is.
-fn visible(body: &[u8], hide: &[Secret]) -> String {
+pub(crate) fn visible(body: &[u8], hide: &[Secret]) -> String {
     let shown = |c: char| match c {
         c if c.is_whitespace() => ' ',
         '\0'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),

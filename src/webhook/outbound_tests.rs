@@ -73,8 +73,9 @@ async fn post(outbound: &Outbound, url: &Url) -> Answer {
     outbound.post(request(url), &*SystemClock::shared()).await
 }
 
-fn request(url: &Url) -> Post<'_> {
-    Post { url, headers: HeaderMap::new(), body: Bytes::from_static(b"{\"a\":1}"), timeout_ms: None, hide: &[] }
+fn request(url: &Url) -> Request<'_> {
+    let body = Bytes::from_static(b"{\"a\":1}");
+    Request { method: Method::POST, url, headers: HeaderMap::new(), body, timeout_ms: None, hide: &[] }
 }
 
 /// The kind and the message of a failure.
@@ -108,7 +109,7 @@ async fn the_request_is_sent_as_it_was_given() {
     headers.insert("webhook-id", header::HeaderValue::from_static("evt_1"));
     let clock = SystemClock::shared();
     let answer = outbound(OutboundSettings::default())
-        .post(Post { headers, body: Bytes::from_static(b"{}"), ..request(&url) }, &*clock)
+        .post(Request { headers, body: Bytes::from_static(b"{}"), ..request(&url) }, &*clock)
         .await;
     assert_eq!(answer.result, AttemptResult::Delivered { status: 204 });
     let request = receiver.await.expect("the server saw it");

@@ -41,7 +41,7 @@ pub const OVERLAP_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// Longest overlap of a rotation, in milliseconds: 7 days.
 pub const OVERLAP_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Headers that the hub or HTTP sets.
-const RESERVED_HEADERS: &[&str] = &[
+pub(crate) const RESERVED_HEADERS: &[&str] = &[
     "host",
     "content-length",
     "content-type",

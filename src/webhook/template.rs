@@ -1,7 +1,8 @@
 //! Bodies from templates (WHK-4): a text with places that an event fills, in the language of Jinja.
 //!
 //! A template sees the envelope's fields by name (`type`, `id`, `org`, `seq`, `received_at`, `data`, `metadata`, …) and,
-//! as `data_json`, the text of the data as it came, number for number. `{{ value|tojson }}` writes a value as JSON. What
+//! as `data_json`, the text of the data as it came, number for number. `{{ value|tojson }}` writes a value as JSON,
+//! `{{ time|utc_seconds }}` an RFC 3339 time in UTC and to the second. What
 //! is sent as JSON must be JSON: an event that breaks out of its place fails, it does not get through.
 //!
 //! A template is written by a customer and runs in the operator's process, so everything is bounded:
@@ -23,6 +24,7 @@ use serde_json::value::RawValue;
 
 use crate::event::envelope::Event;
 use crate::event::render;
+use crate::ground::clock::utc_seconds;
 use crate::ground::error::Problem;
 use crate::ground::limits::clip;
 
@@ -45,7 +47,10 @@ const ERROR_CHARS_MAX: usize = 300;
 /// The blocks there are.
 const BLOCKS: [&str; 7] = ["if", "elif", "else", "endif", "for", "endfor", "raw"];
 /// The filters there are.
-const FILTERS: [&str; 9] = ["tojson", "upper", "lower", "trim", "truncate", "length", "first", "default", "join"];
+const FILTERS: [&str; 10] =
+    ["tojson", "upper", "lower", "trim", "truncate", "length", "first", "default", "join", "utc_seconds"];
+/// Characters of a text that was to be a time and is none.
+const TIME_CHARS_SHOWN: usize = 40;
 const NAME: &str = "template";
 
 thread_local! {
@@ -260,6 +265,12 @@ fn environment() -> Environment<'static> {
     environment.add_filter("trim", |value: Value| text(&value).map(|text| text.trim().to_owned()));
     environment
         .add_filter("truncate", |value: Value, chars: usize| text(&value).map(|text| clip(&text, chars).to_owned()));
+    environment.add_filter("utc_seconds", |value: Value| {
+        let text = text(&value)?;
+        utc_seconds(&text).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidOperation, format!("{} is no RFC 3339 time", clip(&text, TIME_CHARS_SHOWN)))
+        })
+    });
     environment.add_filter("length", |value: Value| {
         value.len().ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "this has no length"))
     });
@@ -353,6 +364,15 @@ mod tests {
             rendered("{{ data|join(', ') }}|{{ data|length }}|{{ data|first }}", "[1, 2.5, \"x\"]").as_deref(),
             Ok("1, 2.5, x|3|1")
         );
+    }
+
+    #[test]
+    fn a_time_is_written_in_utc_and_to_the_second() {
+        let data = r#"{"at": "2026-11-21T00:59:59.999+02:00"}"#;
+        assert_eq!(rendered("{{ data.at|utc_seconds }}", data).as_deref(), Ok("2026-11-20T22:59:59Z"));
+        assert_eq!(rendered("{{ received_at|utc_seconds }}", "{}").as_deref(), Ok("2026-11-21T08:00:00Z"));
+        let fault = rendered("{{ data.at|utc_seconds }}", r#"{"at": "tomorrow"}"#).expect_err("no time");
+        assert!(fault.contains("tomorrow is no RFC 3339 time"), "{fault}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tidegate::ground::random::{SeededRandom, SystemRandom};
 use crate::support::{Answer, Api, Hub, items, until};
 
 const KILLS: usize = 16;
-const AGGREGATES: u64 = 5;
+const AGGREGATES: u64 = 3;
 
 #[derive(Default)]
 struct Load {
@@ -186,7 +186,7 @@ async fn killed_again_and_again_what_was_kept_comes_in_once_and_each_break_is_fl
     }
     let wanted = expected(&taken);
     eprintln!("{} kept, {} moved, {} out of order, over {KILLS} kills", kept.len(), taken.len(), wanted.len());
-    assert!(kept.len() > KILLS && !wanted.is_empty() && wanted.len() < taken.len(), "there was a load");
+    assert!(kept.len() > KILLS / 2 && !wanted.is_empty() && wanted.len() < taken.len(), "there was a load");
     let flagged = until("the projection has come to the end", || async {
         let mut flagged = Vec::new();
         let mut cursor = "0".to_owned();

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::idempotency::{keyed, try_keyed};
-use crate::support::{Api, Hub, Kills, Prey, items, until};
+use crate::support::{Api, Hub, Kills, Prey, items, sample, until};
 
 /// A lock of a second: what a crash leaves held is free soon.
 const SETTINGS: &[(&str, &str)] =
@@ -71,6 +71,34 @@ async fn killed_between_effect_and_answer_an_event_is_there_once_and_anything_el
     keyed(&hub.public(&key), Method::POST, "/v1/webhooks", "k", &other)
         .await
         .expect_problem(422, "idempotency-mismatch");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_who_waits_for_a_holder_that_is_gone() {
+    let settings = [("FAULTS__ENABLED", "true"), ("IDEMPOTENCY__WAIT_MS", "300000")];
+    let mut hub = Hub::start_with(&settings).await;
+    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
+    let acme = hub.public(&key);
+    hub.admin().act("/v1/admin/faults/hold-answers").await.expect(202);
+    let first = tokio::spawn(async move { try_keyed(&acme, Method::POST, "/v1/webhooks", "k", &hook()).await });
+    let acme = hub.public(&key);
+    until("the effect is there", || async {
+        (items(&acme.get("/v1/webhooks").await.expect(200).json()).len() == 1).then_some(())
+    })
+    .await;
+    hub.kill();
+    assert!(first.await.unwrap().is_err());
+    hub.restart().await;
+    let acme = hub.public(&key);
+    let waiting = tokio::spawn(async move { keyed(&acme, Method::POST, "/v1/webhooks", "k", &hook()).await });
+    until("it waits", || async {
+        let metrics = hub.admin().get("/metrics").await.expect(200).text;
+        (sample(&metrics, "tidegate_idempotency_waiting", &[]) == Some(1.0)).then_some(())
+    })
+    .await;
+    assert!(hub.terminate().await.success());
+    let told = waiting.await.unwrap().expect_problem(503, "overloaded");
+    assert!(told.text.contains("stopping"), "{}", told.text);
 }
 
 /// What the producers and the one who kills share.

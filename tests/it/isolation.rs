@@ -54,6 +54,19 @@ fn endpoints(event: &str, webhook: &str, letter: &str) -> Vec<(&'static str, Str
         ("GET", "/v1/jobs".to_owned(), Value::Null),
         ("GET", "/v1/jobs/job_any".to_owned(), Value::Null),
         ("POST", "/v1/jobs/job_any/cancel".to_owned(), json!({})),
+        ("POST", "/v1/exports".to_owned(), json!({"org": "acme"})),
+        ("GET", "/v1/exports".to_owned(), Value::Null),
+        ("GET", "/v1/exports/job_any".to_owned(), Value::Null),
+        ("GET", "/v1/exports/job_any/parts".to_owned(), Value::Null),
+        ("GET", "/v1/exports/job_any/parts/1".to_owned(), Value::Null),
+        ("DELETE", "/v1/exports/job_any".to_owned(), Value::Null),
+        ("POST", "/v1/imports".to_owned(), json!({"org": "acme"})),
+        ("GET", "/v1/imports".to_owned(), Value::Null),
+        ("GET", "/v1/imports/imp_any".to_owned(), Value::Null),
+        ("PATCH", "/v1/imports/imp_any/content?offset=0".to_owned(), json!({})),
+        ("POST", "/v1/imports/imp_any/commit".to_owned(), json!({})),
+        ("GET", "/v1/imports/imp_any/report".to_owned(), Value::Null),
+        ("DELETE", "/v1/imports/imp_any".to_owned(), Value::Null),
         ("GET", "/v1/dead-letters".to_owned(), Value::Null),
         ("GET", format!("/v1/dead-letters/{letter}"), Value::Null),
     ]
@@ -71,6 +84,8 @@ const ADMIN: &[(&str, &str)] = &[
     ("GET", "/v1/admin/consumers"),
     ("GET", "/v1/admin/consumers/whk_any/rows"),
     ("GET", "/v1/admin/breakers"),
+    ("POST", "/v1/admin/upstreams/crm/publishes/any/preview"),
+    ("DELETE", "/v1/admin/upstreams/crm/publishes/any"),
 ];
 
 struct Scene {
@@ -129,8 +144,17 @@ async fn another_orgs_key_reaches_nothing_and_changes_nothing() {
     let globex = scene.hub.public(&key);
     for (method, path, body) in endpoints(&scene.event, &scene.webhook, &scene.letter) {
         let answer = globex.call(method, &path, &body).await;
-        let lists =
-            ["/v1/events", "/v1/cdc", "/v1/scheduled", "/v1/webhooks", "/v1/consumers", "/v1/dead-letters", "/v1/jobs"];
+        let lists = [
+            "/v1/events",
+            "/v1/cdc",
+            "/v1/scheduled",
+            "/v1/webhooks",
+            "/v1/consumers",
+            "/v1/dead-letters",
+            "/v1/jobs",
+            "/v1/exports",
+            "/v1/imports",
+        ];
         if method == "GET" && lists.contains(&path.as_str()) {
             assert!(items(&answer.expect(200).json()).is_empty(), "{method} {path} shows what is not globex's");
             continue;

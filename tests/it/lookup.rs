@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate::ground::random::{SeededRandom, SystemRandom};
 
-use crate::support::{Api, Hub, items, sample, until};
+use crate::support::{Api, Hub, Kills, items, sample, until};
 
 /// Events of a block of the index.
 const BLOCK: u64 = 1_024;
@@ -161,11 +160,7 @@ async fn a_look_up_finds_what_a_filter_over_everything_finds_over_restarts_failu
 async fn killed_while_the_index_is_written_every_look_up_tells_the_truth() {
     const KILLS: u64 = 10;
     const BATCHES: u64 = 6;
-    let mut seed = [0_u8; 8];
-    SystemRandom::shared().fill(&mut seed);
-    let seed = std::env::var("CRASH_SEED").map_or(u64::from_le_bytes(seed), |text| text.parse().unwrap());
-    eprintln!("CRASH_SEED={seed}");
-    let random = SeededRandom::shared(seed);
+    let kills = Kills::new(500);
 
     let mut hub = Hub::start_with(&[("LOG__SEGMENT_EVENTS", "3000")]).await;
     let key = hub.key(&["publish", "read"], None).await;
@@ -183,7 +178,7 @@ async fn killed_while_the_index_is_written_every_look_up_tells_the_truth() {
             })
             .collect();
         // The moment of the kill is chance; nothing below depends on how much happened before it.
-        tokio::time::sleep(Duration::from_millis((random.fraction() * 500.0) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(kills.below(500))).await;
         hub.kill();
         for sent in sending {
             // Answered or not: the same ids again tell where each event is.

@@ -25,7 +25,7 @@ async fn webhook(api: &Api, receiver: &Receiver, delays_ms: &[u64]) -> String {
 }
 
 /// Every span that a collector got, with its attributes by name.
-fn spans(collector: &Receiver) -> Vec<Value> {
+pub(crate) fn spans(collector: &Receiver) -> Vec<Value> {
     let mut out = Vec::new();
     for request in collector.on("/v1/traces") {
         assert_eq!(request.header("content-type"), "application/json");
@@ -40,7 +40,7 @@ fn spans(collector: &Receiver) -> Vec<Value> {
     out
 }
 
-fn attribute(span: &Value, name: &str) -> Option<String> {
+pub(crate) fn attribute(span: &Value, name: &str) -> Option<String> {
     let found = span["attributes"].as_array()?.iter().find(|one| one["key"] == name)?;
     let value = &found["value"];
     value["stringValue"].as_str().or_else(|| value["intValue"].as_str()).map(str::to_owned)

@@ -23,6 +23,11 @@ def main():
                 retry = {"kind": "fixed", "delays_ms": [20, 20], "jitter": 0}
                 wanted = {"url": receiver.url(path), "org": "acme", "event_types": ["*"], "retry": retry}
                 api.json("POST", "/v1/webhooks", wanted)
+            reads = {"it": {"path": "/well"}, "sick": {"path": "/sick"}}
+            crm = {"id": "crm", "base_url": receiver.url(""), "reads": reads, "retry": retry}
+            hub.admin().json("POST", "/v1/admin/upstreams", crm)
+            for read in reads:
+                api.call("GET", f"/v1/upstreams/crm/reads/{read}")
             for number in range(20):
                 api.json("POST", "/v1/events", {"id": f"m-{number}", "type": "a.b"})
             api.call("POST", "/v1/events", b"not json")

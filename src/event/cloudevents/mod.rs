@@ -31,7 +31,7 @@ mod read;
 mod render;
 
 pub use read::{read_binary, read_structured};
-pub use render::{render_binary, render_structured};
+pub use render::{render_binary, render_structured, source_of};
 
 /// Content type of one event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";

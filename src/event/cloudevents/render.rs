@@ -92,11 +92,7 @@ fn attributes<'a>(event: &'a Event, kept: &mut Kept<'a>) -> Vec<(Cow<'static, st
         put(kept, name, text.as_deref().map(Cow::Borrowed));
     };
     let causation_id = causation_id(event);
-    let source = match meta.source.as_deref().filter(|source| !source.is_empty()) {
-        Some(source) if kept.came_so => Cow::Borrowed(source),
-        Some(source) => uri_reference(source),
-        None => Cow::Owned(format!("/tidegate/{}", uri_reference(&meta.org))),
-    };
+    let source = source(event, kept.came_so);
     let time = meta.occurred_at.as_deref().map_or_else(|| Cow::Owned(event.received_at.to_rfc3339()), Cow::Borrowed);
     field(kept, "subject", &meta.subject);
     field(kept, "channel", &meta.channel);
@@ -128,6 +124,21 @@ fn attributes<'a>(event: &'a Event, kept: &mut Kept<'a>) -> Vec<(Cow<'static, st
         .collect();
     first.extend(rest);
     first
+}
+
+/// Who speaks, as a URI reference.
+fn source(event: &Event, came_so: bool) -> Cow<'_, str> {
+    match event.meta.source.as_deref().filter(|source| !source.is_empty()) {
+        Some(source) if came_so => Cow::Borrowed(source),
+        Some(source) => uri_reference(source),
+        None => Cow::Owned(format!("/tidegate/{}", uri_reference(&event.meta.org))),
+    }
+}
+
+/// The `source` that an event has as a `CloudEvent`.
+#[must_use]
+pub fn source_of(event: &Event) -> Cow<'_, str> {
+    source(event, Kept::of(event).came_so)
 }
 
 fn causation_id(event: &Event) -> Option<Cow<'_, str>> {

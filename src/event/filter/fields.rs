@@ -18,12 +18,7 @@ pub const EVENT_TYPES_MAX: usize = 100;
 /// # Errors
 /// When a field does not fit.
 pub fn read_clauses(fields: &mut Fields, filter: &mut EventFilter) -> Result<(), Problem> {
-    if let Some(patterns) = event_types(fields)? {
-        filter.event_types = patterns;
-    }
-    scope(fields, "channel", &mut filter.channel)?;
-    scope(fields, "facility", &mut filter.facility)?;
-    scope(fields, "service", &mut filter.service)?;
+    read_scopes(fields, filter)?;
     match fields.sent("filter") {
         None => {}
         Some(Value::Null) => filter.expression = None,
@@ -31,6 +26,19 @@ pub fn read_clauses(fields: &mut Fields, filter: &mut EventFilter) -> Result<(),
         Some(other) => return Err(Problem::field("filter", "an expression, as a text", other)),
     }
     Ok(())
+}
+
+/// Takes `event_types`, `channel`, `facility` and `service` alone.
+///
+/// # Errors
+/// When a field does not fit.
+pub fn read_scopes(fields: &mut Fields, filter: &mut EventFilter) -> Result<(), Problem> {
+    if let Some(patterns) = event_types(fields)? {
+        filter.event_types = patterns;
+    }
+    scope(fields, "channel", &mut filter.channel)?;
+    scope(fields, "facility", &mut filter.facility)?;
+    scope(fields, "service", &mut filter.service)
 }
 
 fn event_types(fields: &mut Fields) -> Result<Option<Vec<TypePattern>>, Problem> {

@@ -13,6 +13,7 @@ use crate::breaker::state::Phase;
 use crate::ground::error::ProblemKind;
 use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::hub::Scope;
+use crate::inbox::spec::ConsumerKind;
 use crate::inbox::state::Hold;
 
 const TAG: &str = "admin";
@@ -92,7 +93,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 "Command a breaker",
                 "`reset` closes it, `open` keeps it open, `disable` lets every call through, `enable` ends that.",
             )
-            .path_parameter("id", "The webhook's id", id("whk"))
+            .path_parameter("id", "The webhook's id, or the upstream's", any_text(64))
             .path_parameter("command", "What to do", words(["reset", "open", "disable", "enable"]))
             .answers(200, "The breaker as it is now.", reference("Breaker")),
         manage("pauseHub", Method::POST, "/v1/admin/pause")
@@ -108,7 +109,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .path_parameter(
                 "fault",
                 "Which",
-                words(["panic-outbox", "panic-router", "panic-indexer", "panic-consumers", "panic-house", "fail-commit", "hold-answers"]),
+                words([
+                    "panic-outbox", "panic-router", "panic-indexer", "panic-upstreams", "panic-consumers", "panic-house",
+                    "fail-commit", "hold-answers",
+                ]),
             )
             .answers(202, "It was injected.", answer(vec![("fault", told()), ("actors", count())]))
             .refuses(&[ProblemKind::Forbidden]),
@@ -178,7 +182,7 @@ fn consumer() -> Value {
         ("id", told()),
         ("name", nullable(told())),
         ("waiting_clients", nullable(count())),
-        ("kind", words(["webhook", "handler", "pull"])),
+        ("kind", words(ConsumerKind::ALL.map(ConsumerKind::as_str))),
         ("org", nullable(told())),
         ("event_types", list(told())),
         ("paused", flag()),
@@ -191,7 +195,7 @@ fn consumer() -> Value {
 
 fn breaker() -> Value {
     answer(vec![
-        ("id", id("whk")),
+        ("id", told()),
         ("state", words(Phase::ALL.map(Phase::as_str))),
         ("until", nullable(time())),
         ("times_opened", count()),

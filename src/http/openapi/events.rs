@@ -153,7 +153,7 @@ fn delivery() -> Value {
 }
 
 fn explanation() -> Value {
-    let clauses = ["org", "event_types", "channel", "facility", "service", "filter"];
+    let clauses = ["org", "event_types", "channel", "facility", "service", "filter", "requires"];
     let consumer = answer(vec![
         ("consumer", told()),
         ("kind", told()),

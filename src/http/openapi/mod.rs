@@ -15,15 +15,19 @@ mod cdc;
 mod consumers;
 mod dead_letters;
 mod events;
+mod exports;
 mod health;
+mod imports;
 mod jobs;
 mod links;
 mod operation;
+mod publishes;
 mod replays;
 mod schedule;
 mod schema;
 mod shared;
 mod sources;
+mod upstreams;
 mod webhooks;
 
 use actix_web::HttpResponse;
@@ -61,7 +65,11 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         consumers::operations(),
         replays::operations(),
         jobs::operations(),
+        publishes::operations(),
+        exports::operations(),
+        imports::operations(),
         dead_letters::operations(),
+        upstreams::operations(),
         admin::operations(),
     ]
     .into_iter()
@@ -105,8 +113,12 @@ fn schemas() -> Map<String, Value> {
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),
+        publishes::schemas(),
+        exports::schemas(),
+        imports::schemas(),
         consumers::schemas(),
         dead_letters::schemas(),
+        upstreams::schemas(),
         admin::schemas(),
     ];
     areas.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()

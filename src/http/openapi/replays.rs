@@ -77,7 +77,7 @@ pub(super) fn asked(operation: Operation) -> Operation {
 }
 
 /// A position, or a time.
-fn bound() -> Value {
+pub(super) fn bound() -> Value {
     json!({ "anyOf": [whole(1, u64::MAX), time(), { "type": "null" }] })
 }
 

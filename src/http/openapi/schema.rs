@@ -158,6 +158,7 @@ fn of_range(range: Range) -> Value {
         Range::Choice(choices) => words(choices.iter().copied()),
         Range::Address | Range::Levels => told(),
         Range::Networks(most) => list_of(told(), 0, most),
+        Range::Upstreams(most) => list_of(json!({ "type": "object" }), 0, most),
         Range::Wholes(most, min, max) => list_of(whole(min, max), 0, most),
     }
 }

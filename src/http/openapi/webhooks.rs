@@ -213,7 +213,14 @@ fn proxy() -> Value {
 }
 
 /// A name of HTTP's basic authentication.
-const NO_COLON: &str = r"^[^\u0000-\u001F\u007F-\u009F:]*$";
+pub(super) const NO_COLON: &str = r"^[^\u0000-\u001F\u007F-\u009F:]*$";
+
+/// Name and key of a header.
+pub(super) fn header_kind() -> (Value, Value) {
+    let name = json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": NAME_CHARS_MAX });
+    let value = json!({ "type": "string", "minLength": 1, "maxLength": HEADER_CHARS_MAX, "pattern": "^[ -~]*$" });
+    (name, value)
+}
 
 /// Credentials as a client sends them.
 fn new_auth() -> Value {
@@ -225,6 +232,7 @@ fn new_auth() -> Value {
     let secret = || text(SECRET_CHARS_MAX);
     let token = json!({ "type": "string", "pattern": "^[!-~]+$", "maxLength": SECRET_CHARS_MAX });
     let user = json!({ "type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": NO_COLON });
+    let (header_name, header_value) = header_kind();
     let pem = |bytes_max: usize| json!({ "type": "string", "pattern": "-----BEGIN ", "maxLength": bytes_max });
     let oauth = vec![
         ("token_url", address()),
@@ -238,6 +246,7 @@ fn new_auth() -> Value {
         kind("bearer", vec![("token", token)], &["token"]),
         kind("basic", vec![("username", user), ("password", secret())], &["username", "password"]),
         kind("oauth2", oauth, &["token_url", "client_id", "client_secret"]),
+        kind("header", vec![("name", header_name), ("value", header_value)], &["name", "value"]),
         kind(
             "mtls",
             vec![("certificate", pem(CERTIFICATE_BYTES_MAX)), ("key", pem(KEY_BYTES_MAX))],
@@ -263,12 +272,13 @@ fn auth() -> Value {
         kind("bearer", vec![("token_last4", told())]),
         kind("basic", vec![("username", told())]),
         kind("oauth2", oauth),
+        kind("header", vec![("name", told()), ("value_last4", told())]),
         kind("mtls", vec![("certificate", told())]),
     ]})
 }
 
 /// The numbers of a breaker. Some bounds depend on others, so only those that stand alone are told.
-fn breaker_numbers() -> FieldList {
+pub(super) fn breaker_numbers() -> FieldList {
     let share = || json!({ "type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0 });
     let (count, time) = (|| whole(1, u64::from(COUNT_MAX)), || whole(1, TIME_MS_MAX));
     vec![

@@ -16,7 +16,7 @@ use crate::ground::clock::UnixMs;
 use crate::ground::ids::{Epoch, Seq, prefixed};
 use crate::ground::limits::{ERROR_CHARS_MAX, clip};
 use crate::inbox::demand::Expected;
-use crate::inbox::messages::{Answers, Deferred, Deliver, Judged, Settled, Ticket};
+use crate::inbox::messages::{Answers, Deferred, Deliver, Judged, Outcome, Settled, Ticket, Told};
 use crate::inbox::spec::{ConsumerKind, DeadLetterNote, Notice};
 use crate::inbox::state::{Claim, Illegal, Settlement};
 use crate::retry::{AttemptResult, FailureKind};
@@ -218,7 +218,9 @@ impl InboxActor {
             next_try_at,
         };
         let mut ops = Vec::new();
-        let mut given_up = None;
+        let mut letter = None;
+        let failed = failure.as_ref().map(|failure| failure.kind);
+        let given_up = settlement == Settlement::GivenUp;
         let tells = match &failure {
             None => Some(true),
             // These are the hub's own doing.
@@ -226,30 +228,35 @@ impl InboxActor {
             Some(_) => Some(false),
         };
         if let Some(failure) = failure {
-            self.log_failure(&record, &failure, &settlement);
             if failure.kind == FailureKind::Gone {
                 (self.parts.notice)(&self.parts.consumer, Notice::Gone);
             }
-            if settlement == Settlement::GivenUp
+            if given_up
                 && self.spec.dead_letters
                 && let Some(event) = &event
             {
                 let dead = self.dead_letter(event, failure, &record, first_attempt);
                 let (id, org, kind) = (dead.id.clone(), dead.org.clone(), dead.error_kind.clone());
-                given_up = Some(DeadLetterNote { id, org, at: dead.at, kind });
+                letter = Some(DeadLetterNote { id, org, at: dead.at, kind });
                 ops.push(StateOp::PutDeadLetter(Box::new(dead)));
             }
         }
-        let gave_dead_letter = !ops.is_empty();
         if !self.apply(seq, epoch, settlement, ops) {
             return Judged::Stale;
         }
-        if gave_dead_letter {
-            self.parts.metrics.dead_letters.inc();
+        if letter.is_some() {
+            self.parts.metrics.dead_letter_made(&self.parts.consumer);
         }
+        let outcome = Outcome { event: event.as_deref(), attempt: &record, failure: failed };
+        let deliver = self.parts.deliver.load();
+        let told = deliver.as_ref().as_ref().map_or(Told::ByInbox, |deliver| deliver.came_of(&outcome));
+        if let (Told::ByInbox, Some(failed)) = (told, failed) {
+            self.log_failure(&record, failed, given_up);
+        }
+        drop(deliver);
         self.note(record);
         if event.is_some_and(|event| !is_own(&event.meta.event_type)) {
-            self.tell_hub(tells, given_up);
+            self.tell_hub(tells, letter);
         }
         judged
     }
@@ -339,11 +346,10 @@ impl InboxActor {
         tracing::debug!(consumer = %self.parts.consumer, %illegal, "a late answer is refused");
     }
 
-    fn log_failure(&self, record: &AttemptRecord, failure: &Failure, settlement: &Settlement) {
+    fn log_failure(&self, record: &AttemptRecord, failed: FailureKind, given_up: bool) {
         let error = record.error.as_deref().unwrap_or_default();
-        let given_up = *settlement == Settlement::GivenUp;
-        let kind = failure.kind.as_str();
-        if failure.kind == FailureKind::Auth || given_up {
+        let kind = failed.as_str();
+        if failed == FailureKind::Auth || given_up {
             tracing::error!(consumer = %self.parts.consumer, event = %record.event_id, attempt = record.attempt, status = record.status, r#type = kind, transient = false, error, "delivery given up");
         } else {
             tracing::warn!(consumer = %self.parts.consumer, event = %record.event_id, attempt = record.attempt, status = record.status, r#type = kind, transient = true, error, "delivery failed");

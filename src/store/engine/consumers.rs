@@ -446,7 +446,9 @@ impl ConsumerState for Engine {
                         break;
                     }
                     expired.dead_letters += 1;
-                    expired.open += u64::from(record.closed.is_none());
+                    if record.closed.is_none() {
+                        *expired.open.entry(record.consumer).or_default() += 1;
+                    }
                 }
                 inner.dead.remove(key)?;
             }

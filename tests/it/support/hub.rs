@@ -201,6 +201,11 @@ impl Hub {
         self.running.as_ref().expect("the hub runs").signal(Signal::TERM);
     }
 
+    /// SIGHUP: the settings are read again.
+    pub fn ask_to_reload(&self) {
+        self.running.as_ref().expect("the hub runs").signal(Signal::HUP);
+    }
+
     /// Waits until the process has ended by itself.
     pub async fn wait_end(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("the hub runs");

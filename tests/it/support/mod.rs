@@ -3,6 +3,7 @@
 mod api;
 mod crash;
 mod hub;
+pub mod lines;
 mod load;
 mod receiver;
 mod signature;

@@ -27,6 +27,8 @@ pub enum Reply {
     Slow(Duration),
     /// A 200 that stays unanswered until the receiver lets go of what it holds.
     Hold,
+    /// The same with this JSON.
+    HoldJson(Value),
     /// The connection is reset instead of an answer.
     Reset,
 }
@@ -45,7 +47,7 @@ impl Reply {
     fn status(&self) -> Option<u16> {
         match self {
             Self::Status(status) | Self::With(status, ..) => Some(*status),
-            Self::Slow(_) | Self::Hold => Some(200),
+            Self::Slow(_) | Self::Hold | Self::HoldJson(_) => Some(200),
             Self::Reset => None,
         }
     }
@@ -280,7 +282,11 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 tokio::time::sleep(delay).await;
                 write_answer(&mut stream, 200, &[], b"at last").await?;
             }
-            Reply::Hold => {
+            Reply::Hold | Reply::HoldJson(_) => {
+                let body = match reply {
+                    Reply::HoldJson(value) => value.to_string(),
+                    _ => "released".to_owned(),
+                };
                 let mut released = shared.released.subscribe();
                 tokio::select! {
                     // The sender lives as long as the receiver does.
@@ -288,7 +294,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                     // The hub sends nothing more on this connection, so this is its end.
                     _ = stream.read_u8() => return Ok(()),
                 }
-                write_answer(&mut stream, 200, &[], b"released").await?;
+                write_answer(&mut stream, 200, &[], body.as_bytes()).await?;
             }
             Reply::Reset => return stream.set_zero_linger(),
         }
