@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::event::envelope::{Draft, Event, EventMeta};
 use crate::event::filter::{EventFilter, TypePattern};
 use crate::event::parse::same_json;
-use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, RedactionSource, Redactions};
+use crate::event::redact::{Audience, RedactAction, Redaction, RedactionKey, RedactionSource, Redactions, Redactor};
 use crate::ground::clock::{ManualClock, UnixMs};
 use crate::ground::context::WriteContext;
 use crate::ground::ids::Seq;

@@ -10,6 +10,7 @@ use super::record::VersionState;
 use super::schema::walk::{Document, children};
 use super::snapshot::{Snapshot, TypeEntry, Version};
 use super::specimen::specimen;
+use crate::bulk::CONTRACT_VERSION;
 use crate::ground::limits::clip;
 
 /// Fields that a contract lists of one version.
@@ -191,7 +192,7 @@ pub fn contract(snapshot: &Snapshot, service: &str, org: Option<&str>) -> Option
     let types: Vec<Value> = entries.into_iter().map(|entry| contract_of(entry)).collect();
     Some(json!({
         "contract": "tidegate.export",
-        "contract_version": 1,
+        "contract_version": CONTRACT_VERSION,
         "service": service,
         "org": org,
         "event_types": types,

@@ -69,7 +69,7 @@ def seeded(hub, receiver):
 # Past a bound of size the hub answers 413, which the fuzzer does not count as a refusal by itself.
 SETTINGS = """
 [checks.negative_data_rejection]
-expected-statuses = [400, 401, 403, 404, 405, 406, 408, 409, 413, 415]
+expected-statuses = [400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 416, 422]
 """
 
 
