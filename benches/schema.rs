@@ -1,6 +1,8 @@
 //! What checking an event's data against its schema costs, beside reading the event at all.
 //! `cargo bench --bench schema`.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot prepare its work stops and says why")]
+
 use std::hint::black_box;
 
 use bytes::Bytes;

@@ -567,7 +567,12 @@ async fn expire_quarantine(hub: Weak<Inner>, clock: SharedClock) {
         clock.sleep(QUARANTINE_EVERY).await;
         let Some(inner) = hub.upgrade() else { return };
         // What fails is logged where it does.
-        Hub { inner }.blocking(|hub| Ok(hub.expire_quarantine())).await.ok();
+        let hub = Hub { inner };
+        let expired = hub.blocking(|hub| {
+            hub.expire_quarantine();
+            Ok(())
+        });
+        expired.await.ok();
     }
 }
 

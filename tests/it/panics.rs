@@ -199,7 +199,7 @@ async fn housekeeping_that_panics_goes_on_where_it_was() {
     let metrics = admin.get("/metrics").await.expect(200).text;
     let house = |name: &str| sample(&metrics, name, &[r#"actor="house""#]);
     assert!(house("tidegate_actor_restarts") >= Some(20.0), "{:?}", house("tidegate_actor_restarts"));
-    assert_eq!(house("tidegate_actors"), Some(6.0));
+    assert_eq!(house("tidegate_actors"), Some(7.0));
     until("the hub is ready", || async { (admin.get("/readyz").await.status == 200).then_some(()) }).await;
 }
 

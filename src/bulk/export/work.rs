@@ -67,7 +67,7 @@ struct Open {
 /// What came of one reading.
 enum Pass {
     /// More is to be read.
-    Open(Open),
+    Open(Box<Open>),
     /// The part is full, or the range has ended. What was read after it begins the next.
     Ended(Box<Open>),
 }
@@ -100,7 +100,7 @@ impl ExportWork {
         let mut open = self.open.take().unwrap_or_else(|| Open::after(place.at));
         for _ in 0..READINGS {
             match self.pass(open, &place).await? {
-                Pass::Open(more) => open = more,
+                Pass::Open(more) => open = *more,
                 Pass::Ended(ended) => return self.finish_part(place, *ended).await,
             }
         }
@@ -239,7 +239,7 @@ impl Open {
             self.pending.pop_front();
         }
         self.at = self.read_upto;
-        if self.at >= spec.to { Ok(Pass::Ended(Box::new(self))) } else { Ok(Pass::Open(self)) }
+        if self.at >= spec.to { Ok(Pass::Ended(Box::new(self))) } else { Ok(Pass::Open(Box::new(self))) }
     }
 
     fn read(&mut self, bulk: &Bulk, spec: &ExportSpec) -> Result<(), StepError> {

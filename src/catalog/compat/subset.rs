@@ -97,7 +97,7 @@ impl Walk<'_> {
     }
 
     /// "from what the old version says to what the new one says".
-    fn from_to(&self, reader: &str, writer: &str) -> String {
+    fn change(&self, reader: &str, writer: &str) -> String {
         match self.breaks {
             Breaks::Backward => format!("from {writer} to {reader}"),
             Breaks::Forward => format!("from {reader} to {writer}"),
@@ -192,7 +192,7 @@ impl Walk<'_> {
         }
         let common = self.types(&places, reader, writer);
         for Tighter { word, reader, writer } in tightened(reader, writer, common) {
-            let reason = format!("`{word}` changed {}", self.from_to(&reader, &writer));
+            let reason = format!("`{word}` changed {}", self.change(&reader, &writer));
             self.lack(&places, &format!("/{word}"), true, reason);
         }
         if common.has("string") {
@@ -287,7 +287,7 @@ impl Walk<'_> {
         let (own, theirs) = (kinds(reader), kinds(writer));
         let lost = theirs.without(own);
         if !lost.is_empty() {
-            let reason = format!("the type changed {}", self.from_to(&own.names(), &theirs.names()));
+            let reason = format!("the type changed {}", self.change(&own.names(), &theirs.names()));
             self.lack(places, "/type", true, reason);
         }
         own.and(theirs)
