@@ -8,7 +8,7 @@
 //!
 //! - [`pattern`]: paths and headers with places that an event fills
 //! - [`rule`]: a rule as it is kept, and as an operator asks for it
-//! - [`write`]: the call that an event becomes
+//! - [`mod@write`]: the call that an event becomes
 //! - [`publisher`]: makes the calls of one rule
 //! - [`report`]: what is told of them, in the log and in series
 //!
