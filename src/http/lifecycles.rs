@@ -8,8 +8,9 @@ use super::auth::{Principal, authorize, write_context};
 use super::params::Params;
 use super::{Shared, body};
 use crate::ground::context::scoped_org;
-use crate::ground::error::Problem;
+use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
+use crate::ground::limits::AGGREGATE_ID_CHARS_MAX;
 use crate::hub::{Scope, bad_cursor};
 
 fn org_of(params: &Params, principal: &Principal) -> Result<String, Problem> {
@@ -72,6 +73,10 @@ pub(crate) async fn aggregate(app: Shared, request: HttpRequest, path: web::Path
     let principal = authorize(&app, &request, Scope::Read)?;
     let org = org_of(&Params::read(&request, &["org"])?, &principal)?;
     let (aggregate_type, id) = path.into_inner();
+    if id.chars().count() > AGGREGATE_ID_CHARS_MAX || id.chars().any(char::is_control) {
+        let limit = format!("at most {AGGREGATE_ID_CHARS_MAX} characters, none of them a control character");
+        return Err(Problem::field("id", limit, id).as_kind(ProblemKind::InvalidParameter).into());
+    }
     let work = move |hub: &crate::hub::Hub| hub.aggregate_place(&org, &aggregate_type, &id);
     Ok(json(StatusCode::OK, &app.hub.blocking(work).await?))
 }

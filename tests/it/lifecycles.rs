@@ -84,6 +84,8 @@ async fn an_event_that_breaks_the_order_is_taken_flagged_listed_and_counted() {
     publish(&acme, "late", "order.placed", "8").await;
     assert_eq!(flagged(&acme, 4).await, ["before", "early", "again", "late"]);
     assert_eq!(state(&acme, "7").await, "open", "a restart judges nothing again");
+    let long = acme.get(&format!("/v1/catalog/lifecycles/order/aggregates/{}", "0".repeat(129))).await;
+    assert_eq!(long.expect_problem(400, "invalid-parameter").json()["field"], "id");
 
     // Another order is followed anew from the first event; what the old one said counts no longer.
     let mut changed = order();

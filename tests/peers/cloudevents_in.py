@@ -76,7 +76,8 @@ def attributes_of(event):
     """The attributes of an event as they were sent, those of the specification's core and the others."""
     kept = {name: value for name, value in event["metadata"]["cloudevents"].items() if name != "data_base64"}
     names = {"subject": "subject", "occurred_at": "time", "org": "org", "facility": "facility"}
-    names |= {"aggregate_type": "aggregatetype", "aggregate_id": "aggregateid", "traceparent": "traceparent"}
+    names |= {"aggregate_type": "aggregatetype", "aggregate_id": "aggregateid", "traceparent": "traceparent",
+              "tracestate": "tracestate"}
     return kept | {attribute: event[field] for field, attribute in names.items() if field in event}
 
 
