@@ -398,6 +398,7 @@ impl Hub {
         let publisher_parts = PublisherParts {
             calls: Arc::clone(&upstreams) as Arc<dyn CallPath>,
             depths: Arc::clone(&publishes.depths),
+            redactor: redactor.clone(),
             tracer: tracer.clone(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),

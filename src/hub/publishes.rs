@@ -22,6 +22,7 @@ use crate::event::envelope::Event;
 use crate::event::filter::Decision;
 use crate::event::filter::subject::Subject;
 use crate::event::parse::parse_event;
+use crate::event::redact::{Audience, WITHHELD};
 use crate::ground::context::WriteContext;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::fields::Fields;
@@ -209,6 +210,7 @@ impl Hub {
         PublisherParts {
             calls: Arc::clone(&inner.upstreams) as _,
             depths: Arc::clone(&inner.publishes.depths),
+            redactor: inner.redactor.clone(),
             tracer: inner.tracer.clone(),
             metrics: Arc::clone(&inner.metrics),
             clock: Arc::clone(&inner.clock),
@@ -390,7 +392,10 @@ impl Hub {
             Decision::NoMatch(crate::event::filter::Clause::Expression) => (false, Some("when")),
             Decision::NoMatch(clause) => (false, Some(clause.as_str())),
         };
-        let (call, fault) = match writer.write(&event).await {
+        // Whether it matches is decided on the original; what is shown is what people may see of it.
+        let seen = self.inner.redactor.shown(&event, Audience::Console);
+        let reason = if Arc::ptr_eq(&seen, &event) { reason } else { reason.map(|_| WITHHELD.to_owned()) };
+        let (call, fault) = match writer.write(&seen).await {
             Ok(write) => (Some(shown(&write)), None),
             Err(fault) => (None, Some(fault.to_string())),
         };

@@ -199,7 +199,7 @@ impl Renewal {
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
     /// The event; none when it is not in memory.
-    pub event: Option<&'a Event>,
+    pub event: Option<&'a Arc<Event>>,
     /// The attempt.
     pub attempt: &'a AttemptRecord,
     /// How it failed; none when it did not. A failure without a next try is the last one.

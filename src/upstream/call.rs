@@ -107,6 +107,8 @@ pub struct About {
     pub external_id: Option<String>,
     /// The contact it is about.
     pub contact_id: Option<String>,
+    /// Something of the event is redacted for people: the path, and what the upstream says, may repeat it and are not told.
+    pub withheld: bool,
 }
 
 /// One call.

@@ -46,7 +46,12 @@ enum Outcome {
 fn about(read: &Read, values: &BTreeMap<String, String>) -> About {
     let of = |name: &str| values.get(name).cloned();
     let first = || read.path.parameters().next().and_then(of);
-    About { event_type: None, external_id: of("externalId").or_else(first), contact_id: of("contactId") }
+    About {
+        event_type: None,
+        external_id: of("externalId").or_else(first),
+        contact_id: of("contactId"),
+        withheld: false,
+    }
 }
 
 impl Upstreams {

@@ -2,6 +2,7 @@
 //! happens. No secret is among them, and of what an upstream says at most 500 characters.
 
 use super::call::{Call, CallError, CallErrorKind};
+use crate::event::redact::ANSWER_WITHHELD;
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ macro_rules! line {
         tracing::$level!(
             app,
             method = call.method.as_str(),
-            host_path = place,
+            host_path = place_of(place, call),
             attempt,
             operation = call.operation,
             "type" = call.about.event_type,
@@ -34,6 +35,11 @@ macro_rules! line {
     }};
 }
 
+/// Host and path; the host alone where the path may repeat what is redacted.
+fn place_of<'a>(place: &'a str, call: &Call) -> &'a str {
+    if call.about.withheld { place.split('/').next().unwrap_or_default() } else { place }
+}
+
 /// A call has been answered.
 pub(super) fn answered(line: Line<'_>, status: u16, latency_ms: u64) {
     line!(debug, line, "an upstream has answered", status, latency_ms,);
@@ -41,7 +47,8 @@ pub(super) fn answered(line: Line<'_>, status: u16, latency_ms: u64) {
 
 /// An attempt has failed.
 pub(super) fn attempt_failed(line: Line<'_>, error: &CallError) {
-    let CallError { kind, status, message: reason, snippet: body, .. } = error;
+    let CallError { kind, status, message: reason, snippet, .. } = error;
+    let body = if line.call.about.withheld { ANSWER_WITHHELD } else { snippet.as_str() };
     match kind {
         CallErrorKind::Auth => {
             line!(error, line, "an upstream does not take the credential", status, transient = false, reason, body,);

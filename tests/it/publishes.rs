@@ -558,6 +558,43 @@ async fn a_preview_shows_the_call_and_makes_none() {
 }
 
 #[tokio::test]
+async fn what_is_redacted_for_people_is_sent_and_neither_logged_nor_previewed() {
+    const HIDDEN: &str = "contact-nobody-may-read";
+    let (hub, receiver) = (Hub::start().await, Receiver::start());
+    let (admin, acme) = (hub.admin(), hub.acme().await);
+    let redactions = json!([{"path": "/data/contactId", "action": "mask", "audiences": ["console"]}]);
+    admin.put("/v1/catalog/types/booking.made?org=acme", &json!({"redactions": redactions})).await.expect(201);
+    let rule = json!({
+        "name": "made", "event_types": ["booking.made"], "requires": ["data.contactId"], "retry": retry(&[]),
+        "about": {"contact_id": "data.contactId"},
+        "call": {"method": "POST", "path": "/contacts/{data.contactId}", "body": "{\"contact\": {{ data.contactId | tojson }}}"},
+    });
+    let upstream = json!({"id": "crm", "base_url": receiver.url(""), "publishes": [rule]});
+    admin.post("/v1/admin/upstreams", &upstream).await.expect(201);
+    let path = format!("/contacts/{HIDDEN}");
+    let echo = format!("no such contact: {HIDDEN}").into_bytes();
+    receiver.script(&path, [Reply::With(422, Vec::new(), echo), Reply::Status(200)]);
+    for (id, status) in [("refused", "dead_letter"), ("taken", "processed")] {
+        acme.publish(&json!({"id": id, "type": "booking.made", "data": {"contactId": HIDDEN}})).await;
+        acme.wait_status(id, "publish:crm:made", status).await;
+    }
+    assert!(
+        receiver.on(&path).iter().all(|one| one.json() == json!({"contact": HIDDEN})),
+        "the upstream gets the original"
+    );
+    let preview = "/v1/admin/upstreams/crm/publishes/made/preview";
+    let preview = admin.post(preview, &json!({"event_id": "taken", "org": "acme"})).await.expect(200);
+    assert!(preview.text.contains("***") && !preview.text.contains(HIDDEN), "{}", preview.text);
+    for place in ["/v1/dead-letters?consumer=publish:crm:made", "/v1/events/refused", "/v1/events/refused/explain"] {
+        let shown = admin.get(place).await.expect(200).text;
+        assert!(!shown.contains(HIDDEN), "{place}: {shown}");
+    }
+    let log = hub.log();
+    assert!(log.contains("an upstream does not take the call"), "{log}");
+    assert!(!log.contains(HIDDEN), "{log}");
+}
+
+#[tokio::test]
 async fn a_rule_that_does_not_fit_is_refused_by_its_place_and_nothing_is_kept_of_it() {
     let hub = Hub::start().await;
     let receiver = Receiver::start();

@@ -247,7 +247,7 @@ impl InboxActor {
         if letter.is_some() {
             self.parts.metrics.dead_letter_made(&self.parts.consumer);
         }
-        let outcome = Outcome { event: event.as_deref(), attempt: &record, failure: failed };
+        let outcome = Outcome { event: event.as_ref(), attempt: &record, failure: failed };
         let deliver = self.parts.deliver.load();
         let told = deliver.as_ref().as_ref().map_or(Told::ByInbox, |deliver| deliver.came_of(&outcome));
         if let (Told::ByInbox, Some(failed)) = (told, failed) {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::report::{Deferred, Published, Refused, Report, Retried};
 use super::write::{Write, Writer};
 use crate::event::envelope::Event;
+use crate::event::redact::{Audience, Redactor};
 use crate::ground::clock::SharedClock;
 use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::{Deliver, Deliverer, Outcome, Ticket, Told};
@@ -20,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::retry::{AttemptResult, FailureKind};
 use crate::trace::{AttemptKind, Tracer};
 use crate::upstream::adapter::AdapterContext;
-use crate::upstream::call::{CallError, CallErrorKind, CallPath};
+use crate::upstream::call::{About, CallError, CallErrorKind, CallPath};
 
 /// How long a rule rests when the upstream cannot be asked and nobody says for how long.
 const REST_MS: u64 = 5_000;
@@ -37,6 +38,8 @@ pub struct PublisherParts {
     pub calls: Arc<dyn CallPath>,
     /// How many events wait.
     pub depths: Arc<Depths>,
+    /// What people may see of events.
+    pub redactor: Redactor,
     /// Traces attempts.
     pub tracer: Tracer,
     /// Series.
@@ -101,8 +104,14 @@ impl Publisher {
         self.writer.store(Arc::new(writer));
     }
 
-    fn report<'a>(&'a self, event: &'a Event, attempt: u32) -> Report<'a> {
-        let about = self.writer.load().about(event);
+    /// What the log may say of an event: what is redacted for people is not in it.
+    fn about(&self, event: &Arc<Event>) -> About {
+        let shown = self.parts.redactor.shown(event, Audience::Console);
+        About { withheld: !Arc::ptr_eq(&shown, event), ..self.writer.load().about(&shown) }
+    }
+
+    fn report<'a>(&'a self, event: &'a Arc<Event>, attempt: u32) -> Report<'a> {
+        let about = self.about(event);
         Report { metrics: &self.parts.metrics, upstream: &self.upstream, rule: &self.name, event, attempt, about }
     }
 
@@ -134,7 +143,7 @@ impl Publisher {
 
     async fn publish(self: Arc<Self>, ticket: Ticket, event: Arc<Event>) {
         let writer = self.writer.load_full();
-        let Write { call, correlation_id } = match writer.write(&event).await {
+        let Write { mut call, correlation_id } = match writer.write(&event).await {
             Ok(write) => write,
             Err(fault) => {
                 let result = AttemptResult::failed(FailureKind::Template, fault.to_string());
@@ -142,6 +151,7 @@ impl Publisher {
                 return;
             }
         };
+        call.about = self.about(&event);
         let span = self.parts.tracer.attempt(&event, &self.consumer, ticket.attempt(), AttemptKind::Call);
         let context = AdapterContext {
             correlation_id,
@@ -169,6 +179,7 @@ impl Publisher {
             }
             Err(error) => result_of(&error),
         };
+        let (result, _) = result.cleared(&self.parts.redactor, Some(&event), String::new());
         self.parts.tracer.attempted(span, &result);
         ticket.settle(result, u32::try_from(latency_ms).unwrap_or(u32::MAX), String::new());
     }

@@ -78,6 +78,7 @@ impl Writer {
             event_type: Some(event.meta.event_type.clone()),
             external_id: text(&self.rule.about.external_id),
             contact_id: self.rule.about.contact_id.as_ref().and_then(text),
+            withheld: false,
         }
     }
 
