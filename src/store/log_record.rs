@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::event::envelope::{Draft, Event, EventMeta, Span};
 use crate::ground::clock::UnixMs;
@@ -23,12 +22,6 @@ pub const VERSION: u8 = 2;
 const CUT_MARK: u8 = 0xff;
 const CUT_HEADER_BYTES: usize = 5;
 
-/// Bytes of a [`Digest`]: with the position, as much as sled keeps in place without an allocation of its own (22).
-pub const DIGEST_BYTES: usize = 14;
-
-/// The first bytes of the SHA-256 of a body.
-pub type Digest = [u8; DIGEST_BYTES];
-
 /// An event ready to be stored.
 #[derive(Clone, Debug)]
 pub struct Prepared {
@@ -38,8 +31,6 @@ pub struct Prepared {
     pub received_at: UnixMs,
     /// Whether the producer gave the id.
     pub id_given: bool,
-    /// Tells a repeated event from another one with its id.
-    pub digest: Digest,
     record: Bytes,
     body_at: usize,
 }
@@ -61,10 +52,7 @@ impl Prepared {
         let body_at = out.len();
         out.extend_from_slice(&body);
         codec::seal(&mut out);
-        let sha = Sha256::digest(&body);
-        let mut digest = [0; DIGEST_BYTES];
-        digest.copy_from_slice(&sha[..DIGEST_BYTES]);
-        Ok(Self { meta, received_at, id_given, digest, record: Bytes::from(out), body_at })
+        Ok(Self { meta, received_at, id_given, record: Bytes::from(out), body_at })
     }
 
     /// The record.

@@ -44,7 +44,7 @@ impl Load {
     }
 }
 
-/// One producer: single events and small batches, ids of its own.
+/// One producer: single events, and batches of which every other is atomic; ids of its own.
 async fn produce(load: Arc<Load>, producer: usize) {
     let api = load.prey.client();
     let event = |n: u64| {
@@ -55,11 +55,17 @@ async fn produce(load: Arc<Load>, producer: usize) {
     while !load.prey.is_stopping() {
         n += 10;
         let batch: Vec<_> = (n..n + 4).map(event).collect();
-        load.send(&api, "/v1/events/batch", &Value::from(batch)).await;
+        let path = if atomic(n) { "/v1/events/batch?atomic=true" } else { "/v1/events/batch" };
+        load.send(&api, path, &Value::from(batch)).await;
         for n in n + 4..n + 10 {
             load.send(&api, "/v1/events", &event(n)).await;
         }
     }
+}
+
+/// Whether the batch that begins with this number is atomic.
+fn atomic(n: u64) -> bool {
+    n.is_multiple_of(20)
 }
 
 /// How one in twenty deliveries fails at first, fixed by the event's id.
@@ -111,6 +117,20 @@ async fn killed_again_and_again_the_hub_loses_nothing_and_explains_every_duplica
     assert!(acknowledged.len() > KILLS, "there was a load");
     let places: HashSet<u64> = acknowledged.values().copied().collect();
     assert_eq!(places.len(), acknowledged.len(), "no two events have one place");
+
+    // No kill has cut an atomic batch in two: what it left would have come in apart from the rest, sent again.
+    let mut atomic_batches = 0;
+    for producer in 0..PRODUCERS {
+        for n in (10..).step_by(10).take_while(|n| acknowledged.contains_key(&format!("p{producer}-{n}"))) {
+            let places: Vec<u64> =
+                (n..n + 4).filter_map(|n| acknowledged.get(&format!("p{producer}-{n}")).copied()).collect();
+            if atomic(n) && places.len() == 4 {
+                atomic_batches += 1;
+                assert!(places.windows(2).all(|pair| pair[0] + 1 == pair[1]), "p{producer}-{n}: {places:?}");
+            }
+        }
+    }
+    assert!(atomic_batches > 0);
 
     // Every acknowledged event is there, at its place, and goes to both webhooks.
     let acme = hub.public(&key).pooled();

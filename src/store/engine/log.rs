@@ -1,27 +1,35 @@
 //! [`EventLog`] on the embedded engine.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 
-use super::segment::{self, Records, Segment, id_key, id_value};
+use super::ids::{IdHash, IdKey};
+use super::segment::{self, Added, Records, Segment};
 use super::{Engine, Inner};
 use crate::event::envelope::Event;
 use crate::event::parse::same_json;
 use crate::ground::ids::Seq;
-use crate::store::log_record::{self, Digest, Prepared};
+use crate::ground::limits::ROW_BYTES_MAX;
+use crate::ground::random::{Random as _, SystemRandom};
+use crate::store::log_record::{self, Prepared};
 use crate::store::{AppendUnit, Appended, DroppedSegment, EventLog, ReadLimits, SegmentInfo, StoreError};
 
 /// Registry key of the first position that may still be read.
 const LOW_WATER_KEY: &[u8] = b"log\0low-water";
+/// Registry key of the key that ids are hashed with.
+const ID_KEY: &[u8] = b"log\0id-key";
 
 /// The trees of the log.
 pub(super) struct LogTrees {
     seals: sled::Tree,
     segments: RwLock<Vec<Arc<Segment>>>,
     segment_events: u64,
+    id_key: IdKey,
     head: AtomicU64,
     /// Planning and committing a group is one step: a writer that is being replaced may still have groups to write.
     appending: Mutex<()>,
@@ -39,20 +47,25 @@ impl LogTrees {
         let mut firsts: Vec<Seq> = db.tree_names().iter().filter_map(|name| first_of_name(name)).collect();
         firsts.sort_unstable();
         firsts.dedup();
-        let mut segments = Vec::new();
+        let id_key = id_key(registry)?;
+        let mut segments: Vec<Arc<Segment>> = Vec::new();
         for first in firsts {
             if first < low_water {
                 // A crash came between the low-water mark and the drop.
                 drop_segment(db, &seals, first)?;
                 continue;
             }
-            segments.push(Segment::open(db, &seals, first, segment_events)?);
+            if let Some(full) = segments.last() {
+                full.seal(&seals)?;
+            }
+            segments.push(Segment::open(db, &seals, first, &id_key)?);
         }
         let head = segments.iter().map(|one| one.info().last).max().unwrap_or(low_water.prev());
         Ok(Self {
             seals,
             segments: RwLock::new(segments),
             segment_events,
+            id_key,
             head: AtomicU64::new(head.0),
             appending: Mutex::new(()),
             truncating: Mutex::new(()),
@@ -77,20 +90,34 @@ impl LogTrees {
             }
             last.seal(&self.seals)?;
         }
-        let fresh = Segment::open(db, &self.seals, next, self.segment_events)?;
+        let fresh = Segment::open(db, &self.seals, next, &self.id_key)?;
         self.segments.write().push(Arc::clone(&fresh));
         Ok(fresh)
     }
 
-    /// The first event that had this dedup key, newest segments first.
-    fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, Digest)>, StoreError> {
+    /// The events with this id, newest first, until `enough` says so.
+    fn with_id(&self, hash: IdHash, id: &str, mut enough: impl FnMut(Arc<Event>) -> bool) -> Result<(), StoreError> {
         let segments = self.segments.read();
         for one in segments.iter().rev() {
-            if let Some(found) = one.look_up(key)? {
-                return Ok(Some(found));
+            for seq in one.candidates(hash)? {
+                let Some(event) = segment::read_event(&one.tree, seq)? else { continue };
+                if event.meta.id == id && enough(event) {
+                    return Ok(());
+                }
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// The event of this org with this id.
+    fn look_up(&self, hash: IdHash, org: &str, id: &str) -> Result<Option<Arc<Event>>, StoreError> {
+        let mut found = None;
+        self.with_id(hash, id, |event| {
+            let is_it = event.meta.org == org;
+            found = is_it.then_some(event);
+            is_it
+        })?;
+        Ok(found)
     }
 
     /// The segments that hold positions from `from` on, oldest first.
@@ -109,36 +136,79 @@ impl LogTrees {
 }
 
 fn first_of_name(name: &[u8]) -> Option<Seq> {
-    let digits = name.strip_prefix(b"log-")?;
+    let digits = name.strip_prefix(b"log-").or_else(|| name.strip_prefix(b"ids-"))?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(Seq)
 }
 
 fn drop_segment(db: &sled::Db, seals: &sled::Tree, first: Seq) -> Result<(), StoreError> {
+    db.drop_tree(Segment::ids_name(first))?;
     db.drop_tree(Segment::log_name(first))?;
     segment::remove_seal(seals, first)
 }
 
-/// A group being put together: rows for one commit, and the dedup keys among them.
+/// The key that ids are hashed with, made when the store is. It is on disk before anything that was hashed with it:
+/// what the engine recovers after a crash is what was written up to some moment.
+fn id_key(registry: &sled::Tree) -> Result<IdKey, StoreError> {
+    if let Some(bytes) = registry.get(ID_KEY)?.and_then(|value| <[u8; 16]>::try_from(&*value).ok()) {
+        return Ok(IdKey::new(bytes));
+    }
+    let mut bytes = [0; 16];
+    SystemRandom.fill(&mut bytes);
+    registry.insert(ID_KEY, &bytes)?;
+    Ok(IdKey::new(bytes))
+}
+
+/// A group being put together: its new events in order, and the ids among them.
 #[derive(Default)]
 struct Group {
-    rows: sled::Batch,
-    keys: HashMap<Vec<u8>, (Seq, usize)>,
     events: Vec<Prepared>,
+    hashes: Vec<IdHash>,
+    by_hash: HashTable<usize>,
+    /// Which of the events come into the log together or not at all.
+    together: Vec<Range<usize>>,
     bytes: u64,
 }
 
 impl Group {
-    fn add(&mut self, seq: Seq, key: Vec<u8>, event: Prepared) {
-        log_record::cut(event.record(), |suffix, value| {
-            let mut row = Vec::with_capacity(8 + suffix.len());
-            row.extend_from_slice(&seq.to_key());
-            row.extend_from_slice(suffix);
-            self.rows.insert(row, value);
-        });
-        self.rows.insert(key.as_slice(), &id_value(seq, &event.digest));
+    fn add(&mut self, hash: IdHash, event: Prepared) {
         self.bytes += event.record().len() as u64;
-        self.keys.insert(key, (seq, self.events.len()));
         self.events.push(event);
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.by_hash.insert_unique(hash.0, hashes.len() - 1, |at| hashes[*at].0);
+    }
+
+    /// The event of the same org with the same id.
+    fn look_up(&self, hash: IdHash, event: &Prepared) -> Option<usize> {
+        let is_it = |at: &usize| {
+            let there = &self.events[*at].meta;
+            there.id == event.meta.id && there.org == event.meta.org
+        };
+        self.by_hash.find(hash.0, is_it).copied()
+    }
+
+    /// Writes the rows. What comes together is one batch; an event of one row is whole by itself, and spares the engine a
+    /// batch's manifest, which costs a device write. After a crash the log ends somewhere between two of these: the engine
+    /// recovers what was written up to some moment, and nothing of an unsynced group was acknowledged.
+    fn write(&self, tree: &sled::Tree, first: Seq) -> Result<(), StoreError> {
+        let seq_of = |at: usize| Seq(first.0 + at as u64);
+        for range in &self.together {
+            if range.len() == 1 && self.events[range.start].record().len() <= ROW_BYTES_MAX {
+                tree.insert(seq_of(range.start).to_key(), self.events[range.start].record())?;
+                continue;
+            }
+            let mut rows = sled::Batch::default();
+            for at in range.clone() {
+                log_record::cut(self.events[at].record(), |suffix, value| {
+                    let mut row = Vec::with_capacity(8 + suffix.len());
+                    row.extend_from_slice(&seq_of(at).to_key());
+                    row.extend_from_slice(suffix);
+                    rows.insert(row, value);
+                });
+            }
+            tree.apply_batch(rows)?;
+        }
+        Ok(())
     }
 }
 
@@ -149,28 +219,24 @@ enum Fate {
     Conflict(Seq),
 }
 
-fn fate(log: &LogTrees, group: &Group, key: &[u8], event: &Prepared) -> Result<Fate, StoreError> {
+fn fate(log: &LogTrees, group: &Group, first: Seq, hash: IdHash, event: &Prepared) -> Result<Fate, StoreError> {
     let told = |same: bool, seq| if same { Fate::Duplicate(seq) } else { Fate::Conflict(seq) };
-    if let Some(&(seq, at)) = group.keys.get(key) {
-        return Ok(told(same_event(event, group.events[at].body(), &group.events[at].digest), seq));
+    if let Some(at) = group.look_up(hash, event) {
+        return Ok(told(same_event(event, group.events[at].body()), Seq(first.0 + at as u64)));
     }
     // An id made here is new: 74 random bits besides the time.
     if !event.id_given {
         return Ok(Fate::New);
     }
-    match log.look_up(key)? {
-        None => Ok(Fate::New),
-        Some((seq, digest)) if digest == event.digest => Ok(Fate::Duplicate(seq)),
-        // Not the same bytes; perhaps the same JSON, written another way.
-        Some((seq, _)) => match log.get(seq)? {
-            Some(stored) => Ok(told(same_json(&stored.body, event.body()), seq)),
-            None => Ok(Fate::Conflict(seq)),
-        },
-    }
+    Ok(match log.look_up(hash, &event.meta.org, &event.meta.id)? {
+        None => Fate::New,
+        Some(stored) => told(same_event(event, &stored.body), stored.seq),
+    })
 }
 
-fn same_event(event: &Prepared, other_body: &[u8], other_digest: &Digest) -> bool {
-    event.digest == *other_digest || same_json(event.body(), other_body)
+/// Whether these are the same bytes, or the same JSON written another way.
+fn same_event(event: &Prepared, other_body: &[u8]) -> bool {
+    event.body() == other_body || same_json(event.body(), other_body)
 }
 
 /// Answers of a unit, with the index of each new event in the group.
@@ -179,26 +245,31 @@ enum Pending {
     Told(Appended),
 }
 
-fn plan_unit(log: &LogTrees, group: &mut Group, next: &mut Seq, unit: AppendUnit) -> Result<Vec<Pending>, StoreError> {
+fn plan_unit(log: &LogTrees, group: &mut Group, first: Seq, unit: AppendUnit) -> Result<Vec<Pending>, StoreError> {
     let AppendUnit { events, atomic } = unit;
-    let mut keyed = Vec::with_capacity(events.len());
-    for event in events {
-        keyed.push((id_key(&event.meta.org, &event.meta.id), event));
-    }
-    if atomic && let Some(answers) = conflicts_of(log, group, &keyed)? {
+    let hashed: Vec<(IdHash, Prepared)> =
+        events.into_iter().map(|event| (log.id_key.hash(&event.meta.id), event)).collect();
+    if atomic && let Some(answers) = conflicts_of(log, group, first, &hashed)? {
         return Ok(answers);
     }
-    let mut answers = Vec::with_capacity(keyed.len());
-    for (key, event) in keyed {
-        answers.push(match fate(log, group, &key, &event)? {
+    let start = group.events.len();
+    let mut answers = Vec::with_capacity(hashed.len());
+    for (hash, event) in hashed {
+        answers.push(match fate(log, group, first, hash, &event)? {
             Fate::New => {
-                group.add(*next, key, event);
-                *next = next.next();
-                Pending::New(group.events.len() - 1)
+                let at = group.events.len();
+                group.add(hash, event);
+                if !atomic {
+                    group.together.push(at..at + 1);
+                }
+                Pending::New(at)
             }
             Fate::Duplicate(seq) => Pending::Told(Appended::Duplicate(seq)),
             Fate::Conflict(seq) => Pending::Told(Appended::Conflict(seq)),
         });
+    }
+    if atomic && group.events.len() > start {
+        group.together.push(start..group.events.len());
     }
     Ok(answers)
 }
@@ -207,15 +278,16 @@ fn plan_unit(log: &LogTrees, group: &mut Group, next: &mut Seq, unit: AppendUnit
 fn conflicts_of(
     log: &LogTrees,
     group: &Group,
-    keyed: &[(Vec<u8>, Prepared)],
+    first: Seq,
+    hashed: &[(IdHash, Prepared)],
 ) -> Result<Option<Vec<Pending>>, StoreError> {
-    let mut own: HashMap<&[u8], &Prepared> = HashMap::new();
-    let mut answers = Vec::with_capacity(keyed.len());
+    let mut own: HashMap<(&str, &str), &Prepared> = HashMap::new();
+    let mut answers = Vec::with_capacity(hashed.len());
     let mut conflict = false;
-    for (key, event) in keyed {
-        let seq = match own.insert(key, event) {
-            Some(other) if !same_event(event, other.body(), &other.digest) => Some(Seq::ZERO),
-            Some(_) | None => match fate(log, group, key, event)? {
+    for (hash, event) in hashed {
+        let seq = match own.insert((&event.meta.org, &event.meta.id), event) {
+            Some(other) if !same_event(event, other.body()) => Some(Seq::ZERO),
+            Some(_) | None => match fate(log, group, first, *hash, event)? {
                 Fate::Conflict(seq) => Some(seq),
                 Fate::New | Fate::Duplicate(_) => None,
             },
@@ -230,21 +302,21 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
     let log = &inner.log;
     let _turn = log.appending.lock();
     let segment = log.active(&inner.db)?;
-    let mut next = log.head().next();
+    let first = log.head().next();
     let mut group = Group::default();
     let mut planned = Vec::with_capacity(units.len());
     for unit in units {
-        planned.push(plan_unit(log, &mut group, &mut next, unit)?);
+        planned.push(plan_unit(log, &mut group, first, unit)?);
     }
-    let first = log.head().next();
+    let last = Seq(first.prev().0 + group.events.len() as u64);
     if !group.events.is_empty() {
-        segment.tree.apply_batch(std::mem::take(&mut group.rows))?;
-        super::collect_garbage(group.events.len() * 2);
+        group.write(&segment.tree, first)?;
+        super::collect_garbage(group.events.len());
         engine.planned_fault()?;
         inner.sync()?;
         let newest_ms = group.events.iter().map(|event| event.received_at.0).max().unwrap_or(0);
-        segment.added(next.prev(), group.bytes, newest_ms, group.keys.keys().map(Vec::as_slice));
-        log.head.store(next.prev().0, Ordering::Release);
+        segment.added(Added { last, bytes: group.bytes, newest_ms, hashes: &group.hashes })?;
+        log.head.store(last.0, Ordering::Release);
     }
     let events: Vec<Arc<Event>> =
         group.events.into_iter().zip(first.0..).map(|(event, seq)| event.into_event(Seq(seq))).collect();
@@ -259,7 +331,7 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
                 .collect()
         })
         .collect();
-    Ok((answers, next.prev()))
+    Ok((answers, last))
 }
 
 impl EventLog for Engine {
@@ -299,22 +371,22 @@ impl EventLog for Engine {
     }
 
     fn find(&self, org: &str, id: &str) -> Result<Option<Seq>, StoreError> {
-        let key = id_key(org, id);
-        self.with(|inner| Ok(inner.log.look_up(&key)?.map(|(seq, _)| seq)))
+        self.with(|inner| {
+            let hash = inner.log.id_key.hash(id);
+            Ok(inner.log.look_up(hash, org, id)?.map(|event| event.seq))
+        })
     }
 
     fn find_all(&self, id: &str, limit: usize) -> Result<Vec<Seq>, StoreError> {
-        let prefix = id_key("", id);
         self.with(|inner| {
             let mut found = Vec::new();
-            for segment in inner.log.segments.read().iter().rev() {
-                for row in segment.tree.scan_prefix(&prefix).take(limit - found.len()) {
-                    found.extend(segment::read_id_value(&row?.1).map(|(seq, _)| seq));
-                }
-                if found.len() >= limit {
-                    break;
-                }
+            if limit == 0 {
+                return Ok(found);
             }
+            inner.log.with_id(inner.log.id_key.hash(id), id, |event| {
+                found.push(event.seq);
+                found.len() >= limit
+            })?;
             Ok(found)
         })
     }

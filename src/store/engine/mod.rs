@@ -1,7 +1,7 @@
 //! The embedded engine: sled, with what was measured about it built in (DESIGN §4).
 //!
-//! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` per segment of the log, `seals` (what is
-//! known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
+//! On disk: one sled database in `DIR/store`. Trees: `log-SEQ` and `ids-SEQ` per segment of the log, `seals`
+//! (what is known of full segments), `index-blocks` and `index-groups` (what is where in the log), `checkpoints`,
 //! `rows-CONSUMER`, `attempts-MS` per stretch of time, `schedule-N` per six hours of due time, `idempotency-keys-N` and
 //! `idempotency-answers-N` per ten minutes, `dead`, `registry`, `quarantine-N` per day of refused events,
 //! `lifecycle-places` and `lifecycle-flags`, and `links` with its orders `links-out`, `links-in`, `links-org` and the
@@ -13,6 +13,7 @@
 
 mod consumers;
 mod idempotency;
+mod ids;
 mod index;
 mod lifecycle;
 mod links;

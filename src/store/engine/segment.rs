@@ -1,28 +1,24 @@
-//! One segment of the log: its rows, its dedup keys, and a filter that tells which keys are surely not in it.
-//!
-//! Both kinds of rows are in one tree, so that one batch holds them: a batch on one tree is as atomic as a transaction
-//! over two, and spares looking each row up before it is written. Nothing is deleted from the tree, which is dropped as
-//! a whole, so the two kinds do not leak. Event rows begin with the position's first byte, which stays below
-//! [`IDS_PREFIX`] for 10^19 events; dedup rows begin with that byte.
+//! One segment of the log: its events, a row each (long ones in parts), in one tree, and which of them has which id in
+//! another ([`super::ids`]). Nothing is deleted from either, which are dropped as a whole.
 
 use std::sync::Arc;
 
-use fastbloom::BloomFilter;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::ids::{self, BLOCK_EVENTS, IdHash, IdKey, Ids, Look, OpenIds};
+use crate::event::envelope::Event;
 use crate::ground::codec;
 use crate::ground::ids::Seq;
-use crate::store::log_record::{self, DIGEST_BYTES, Digest, Joiner};
+use crate::store::log_record::{self, Joiner};
 use crate::store::{SegmentInfo, StoreError};
 
-/// Version of [`Seal`].
-const SEAL_VERSION: u8 = 1;
-/// Hashes per key; with [`BITS_PER_KEY`] about 1 % of the keys that are not there are looked up in vain.
-const HASHES: u32 = 7;
-const BITS_PER_KEY: u64 = 10;
-/// Part of the persisted form: never changes.
-const SEED: u128 = 0x7469_6465_6761_7465;
+/// Version of [`Seal`]. The filter of version 1 was over other keys; such a seal is made anew.
+const SEAL_VERSION: u8 = 2;
+/// First byte of the key of a row that led from an id to its event, one an event, in the tree of the events, before there
+/// were tables: `prefix | id | 0 | org`, the value beginning with the position. Rows of events begin with the position's
+/// first byte, which stays below for 10^19 events.
+const OLD_ID_PREFIX: u8 = 0xff;
 
 /// What is known of a full segment, kept so that opening need not read it.
 #[derive(Serialize, Deserialize)]
@@ -34,47 +30,28 @@ struct Seal {
 }
 
 /// What changes while a segment is written.
-pub(super) struct Content {
-    pub(super) last: Seq,
-    pub(super) bytes: u64,
-    pub(super) newest_ms: u64,
-    filter: BloomFilter,
+struct Content {
+    last: Seq,
+    bytes: u64,
+    newest_ms: u64,
+    ids: Ids,
 }
 
 /// A segment.
 pub(super) struct Segment {
     pub(super) first: Seq,
     pub(super) tree: sled::Tree,
-    pub(super) content: Mutex<Content>,
+    ids: sled::Tree,
+    content: Mutex<Content>,
 }
 
-/// First byte of a dedup row's key.
-pub(super) const IDS_PREFIX: u8 = 0xff;
-
-/// The dedup key of an event. The id leads: ids made here sort by time, so inserts stay together, and an id can be
-/// looked up in every org. Neither part has control characters.
-pub(super) fn id_key(org: &str, id: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(org.len() + 2 + id.len());
-    key.push(IDS_PREFIX);
-    key.extend_from_slice(id.as_bytes());
-    key.push(0);
-    key.extend_from_slice(org.as_bytes());
-    key
-}
-
-/// A dedup row: position and digest.
-pub(super) fn id_value(seq: Seq, digest: &Digest) -> [u8; 8 + DIGEST_BYTES] {
-    let mut value = [0; 8 + DIGEST_BYTES];
-    value[..8].copy_from_slice(&seq.to_key());
-    value[8..].copy_from_slice(digest);
-    value
-}
-
-/// Reads a dedup row.
-pub(super) fn read_id_value(value: &[u8]) -> Option<(Seq, Digest)> {
-    let seq = value.get(..8)?.try_into().ok()?;
-    let digest = value.get(8..8 + DIGEST_BYTES)?.try_into().ok()?;
-    Some((Seq(u64::from_be_bytes(seq)), digest))
+/// What a commit has added to a segment.
+pub(super) struct Added<'a> {
+    pub(super) last: Seq,
+    pub(super) bytes: u64,
+    pub(super) newest_ms: u64,
+    /// A hash per event, in order.
+    pub(super) hashes: &'a [IdHash],
 }
 
 /// The position in the first eight bytes of a row's key.
@@ -82,43 +59,30 @@ pub(super) fn seq_of_key(key: &[u8]) -> Option<Seq> {
     Some(Seq(u64::from_be_bytes(key.get(..8)?.try_into().ok()?)))
 }
 
-fn empty_filter(segment_events: u64) -> BloomFilter {
-    let bits = usize::try_from(segment_events.max(1_000) * BITS_PER_KEY).unwrap_or(usize::MAX);
-    BloomFilter::with_num_bits(bits).seed(&SEED).hashes(HASHES)
-}
-
 impl Segment {
     pub(super) fn log_name(first: Seq) -> String {
         format!("log-{first:020}", first = first.0)
     }
 
-    /// Opens the segment that starts at `first`, from its seal or by reading its dedup keys.
-    pub(super) fn open(
-        db: &sled::Db,
-        seals: &sled::Tree,
-        first: Seq,
-        segment_events: u64,
-    ) -> Result<Arc<Self>, StoreError> {
-        let tree = db.open_tree(Self::log_name(first))?;
-        let content = match read_seal(seals, first)? {
-            Some(seal) => Content {
-                last: seal.last,
-                bytes: seal.bytes,
-                newest_ms: seal.newest_ms,
-                filter: BloomFilter::from_vec(seal.filter).seed(&SEED).hashes(HASHES),
-            },
-            None => Self::read_content(&tree, first, segment_events)?,
-        };
-        Ok(Arc::new(Self { first, tree, content: Mutex::new(content) }))
+    pub(super) fn ids_name(first: Seq) -> String {
+        format!("ids-{first:020}", first = first.0)
     }
 
-    fn read_content(tree: &sled::Tree, first: Seq, segment_events: u64) -> Result<Content, StoreError> {
-        let mut filter = empty_filter(segment_events);
-        for row in tree.scan_prefix([IDS_PREFIX]) {
-            let (key, _) = row?;
-            filter.insert(&*key);
-        }
-        let last = match tree.range(..[IDS_PREFIX]).next_back().transpose()? {
+    /// Opens the segment that starts at `first`, from its seal or by reading its ids.
+    pub(super) fn open(db: &sled::Db, seals: &sled::Tree, first: Seq, key: &IdKey) -> Result<Arc<Self>, StoreError> {
+        let tree = db.open_tree(Self::log_name(first))?;
+        let ids = db.open_tree(Self::ids_name(first))?;
+        let content = match read_seal(seals, first)? {
+            Some(Seal { last, bytes, newest_ms, filter }) => {
+                Content { last, bytes, newest_ms, ids: Ids::Sealed(ids::filter_of(filter)) }
+            }
+            None => Self::read_content(&tree, &ids, first, key)?,
+        };
+        Ok(Arc::new(Self { first, tree, ids, content: Mutex::new(content) }))
+    }
+
+    fn read_content(tree: &sled::Tree, ids: &sled::Tree, first: Seq, key: &IdKey) -> Result<Content, StoreError> {
+        let last = match tree.range(..[OLD_ID_PREFIX]).next_back().transpose()? {
             Some((key, _)) => seq_of_key(&key).unwrap_or(first.prev()),
             None => first.prev(),
         };
@@ -126,21 +90,30 @@ impl Segment {
             Some(event) => event.received_at.0,
             None => 0,
         };
+        let events = last.0.saturating_sub(first.prev().0);
         // The true figure was in memory only; a kibibyte an event is close enough for the retention by bytes.
-        let bytes = last.0.saturating_sub(first.prev().0).saturating_mul(1_024);
-        Ok(Content { last, bytes, newest_ms, filter })
+        Ok(Content {
+            last,
+            bytes: events.saturating_mul(1_024),
+            newest_ms,
+            ids: Ids::Open(read_ids(tree, ids, first, key)?),
+        })
     }
 
-    /// Keeps what is known of this segment, now that it is full.
+    /// Keeps what is known of this segment, now that it is full: the table of its ids first, then the seal that says so.
     pub(super) fn seal(&self, seals: &sled::Tree) -> Result<(), StoreError> {
-        let content = self.content.lock();
+        let mut content = self.content.lock();
+        let Ids::Open(open) = &content.ids else { return Ok(()) };
+        let (rows, filter) = open.seal();
+        for row in rows {
+            self.ids.insert(row.key, row.value)?;
+        }
         let seal = Seal {
             last: content.last,
             bytes: content.bytes,
             newest_ms: content.newest_ms,
-            filter: content.filter.as_slice().to_vec(),
+            filter: filter.as_slice().to_vec(),
         };
-        drop(content);
         let record = codec::encode(SEAL_VERSION, &seal)
             .map_err(|source| StoreError::Corrupt { what: "segment seal".into(), source })?;
         let mut batch = sled::Batch::default();
@@ -150,6 +123,7 @@ impl Segment {
             batch.insert(key, value);
         });
         seals.apply_batch(batch)?;
+        content.ids = Ids::Sealed(filter);
         Ok(())
     }
 
@@ -158,24 +132,65 @@ impl Segment {
         SegmentInfo { first: self.first, last: content.last, bytes: content.bytes, newest_ms: content.newest_ms }
     }
 
-    /// The dedup row of this key, if it is in this segment.
-    pub(super) fn look_up(&self, key: &[u8]) -> Result<Option<(Seq, Digest)>, StoreError> {
-        if !self.content.lock().filter.contains(key) {
-            return Ok(None);
+    /// The positions of the events that may have an id with this hash, newest first.
+    pub(super) fn candidates(&self, hash: IdHash) -> Result<Vec<Seq>, StoreError> {
+        let look = self.content.lock().ids.look(self.first, hash);
+        match look {
+            Look::Found(places) => Ok(places),
+            Look::InTable => ids::look_in_table(&self.ids, self.first, hash),
         }
-        Ok(self.tree.get(key)?.and_then(|value| read_id_value(&value)))
     }
 
-    /// Notes what a commit has added.
-    pub(super) fn added<'a>(&self, last: Seq, bytes: u64, newest_ms: u64, keys: impl Iterator<Item = &'a [u8]>) {
+    /// Notes what a commit has added. The row of a block that this completes goes to disk with the next commit.
+    pub(super) fn added(&self, added: Added<'_>) -> Result<(), StoreError> {
         let mut content = self.content.lock();
-        content.last = last;
-        content.bytes += bytes;
-        content.newest_ms = content.newest_ms.max(newest_ms);
-        for key in keys {
-            content.filter.insert(key);
+        content.last = added.last;
+        content.bytes += added.bytes;
+        content.newest_ms = content.newest_ms.max(added.newest_ms);
+        // Only the last segment is added to, and that is open.
+        let Ids::Open(open) = &mut content.ids else { return Ok(()) };
+        let blocks: Vec<_> = added.hashes.iter().filter_map(|hash| open.push(*hash)).collect();
+        drop(content);
+        for block in blocks {
+            self.ids.insert(block.key, block.value)?;
+        }
+        Ok(())
+    }
+}
+
+/// The hashes of a segment's ids: from its blocks, from rows as they once were, and from the events themselves. Blocks
+/// that are missing are written.
+fn read_ids(tree: &sled::Tree, own: &sled::Tree, first: Seq, key: &IdKey) -> Result<OpenIds, StoreError> {
+    let mut hashes = ids::read_blocks(own)?;
+    let blocks = hashes.len() / BLOCK_EVENTS;
+    if hashes.is_empty() {
+        hashes = read_old_ids(tree, first, key)?;
+    }
+    let mut records = Records::from(tree, Seq(first.0 + hashes.len() as u64));
+    while let Some(event) = records.next_event()? {
+        hashes.push(key.hash(&event.meta.id));
+    }
+    let mut open = OpenIds::default();
+    for hash in hashes {
+        let completed = open.push(hash);
+        if let Some(block) = completed.filter(|_| open.len() > blocks * BLOCK_EVENTS) {
+            own.insert(block.key, block.value)?;
         }
     }
+    Ok(open)
+}
+
+/// The hashes of the events that have a row from their id, as far as every event has one.
+fn read_old_ids(tree: &sled::Tree, first: Seq, key: &IdKey) -> Result<Vec<IdHash>, StoreError> {
+    let mut found = Vec::new();
+    for row in tree.scan_prefix([OLD_ID_PREFIX]) {
+        let (row, value) = row?;
+        let id = row[1..].split(|byte| *byte == 0).next().and_then(|id| std::str::from_utf8(id).ok());
+        found.extend(id.zip(seq_of_key(&value)).map(|(id, seq)| (seq, key.hash(id))));
+    }
+    found.sort_unstable();
+    let unbroken = found.iter().zip(first.0..).take_while(|((seq, _), wanted)| seq.0 == *wanted);
+    Ok(unbroken.map(|((_, hash), _)| *hash).collect())
 }
 
 /// Removes the seal of a segment.
@@ -186,7 +201,7 @@ pub(super) fn remove_seal(seals: &sled::Tree, first: Seq) -> Result<(), StoreErr
     Ok(())
 }
 
-/// A seal that is missing or damaged is only work to do again: the segment is read instead.
+/// A seal that is missing, damaged or of an older version is only work to do again: the segment is read instead.
 fn read_seal(seals: &sled::Tree, first: Seq) -> Result<Option<Seal>, StoreError> {
     let mut rows = seals.scan_prefix(first.to_key());
     let Some(head) = rows.next() else { return Ok(None) };
@@ -202,6 +217,10 @@ fn read_seal(seals: &sled::Tree, first: Seq) -> Result<Option<Seal>, StoreError>
     };
     match codec::decode(SEAL_VERSION, &record) {
         Ok(seal) => Ok(Some(seal)),
+        Err(codec::CodecError::Version { found: 1, .. }) => {
+            tracing::info!(segment = %first, "making the table of a log segment's ids");
+            Ok(None)
+        }
         Err(error) => {
             tracing::warn!(%error, segment = %first, "the seal of a log segment is damaged; reading the segment instead");
             Ok(None)
@@ -216,11 +235,11 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn from(tree: &sled::Tree, from: Seq) -> Self {
-        Self { rows: tree.range(from.to_key().to_vec()..vec![IDS_PREFIX]) }
+        Self { rows: tree.range(from.to_key().to_vec()..vec![OLD_ID_PREFIX]) }
     }
 
     /// The next event.
-    pub(super) fn next_event(&mut self) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
+    pub(super) fn next_event(&mut self) -> Result<Option<Arc<Event>>, StoreError> {
         let Some(head) = self.rows.next() else { return Ok(None) };
         let (key, value) = head?;
         let corrupt = |source| StoreError::Corrupt { what: format!("log row {}", hex::encode(&key)), source };
@@ -242,10 +261,130 @@ impl Records {
 }
 
 /// The event at this position of a segment.
-pub(super) fn read_event(
-    tree: &sled::Tree,
-    seq: Seq,
-) -> Result<Option<Arc<crate::event::envelope::Event>>, StoreError> {
+pub(super) fn read_event(tree: &sled::Tree, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
     let event = Records::from(tree, seq).next_event()?;
     Ok(event.filter(|event| event.seq == seq))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::envelope::{Draft, EventMeta};
+    use crate::ground::clock::UnixMs;
+    use crate::store::engine::EngineOptions;
+    use crate::store::{AppendUnit, Appended, Engine, EventLog as _, Prepared};
+
+    fn event(n: u64) -> Prepared {
+        let meta =
+            EventMeta { id: format!("e{n}"), event_type: "a.b".into(), org: "acme".into(), ..EventMeta::default() };
+        let body = Bytes::from(format!(r#"{{"n":{n}}}"#));
+        let draft = Draft { meta, body, id_given: true, received_at: UnixMs(1_795_248_000_000), deliver_at: None };
+        Prepared::new(draft).expect("prepares")
+    }
+
+    fn append(engine: &Engine, events: impl Iterator<Item = u64>) -> Vec<Appended> {
+        let unit = AppendUnit { events: events.map(event).collect(), atomic: false };
+        engine.append(vec![unit]).expect("appends").remove(0)
+    }
+
+    fn open(dir: &std::path::Path, segment_events: u64) -> Arc<Engine> {
+        let data_dir = dir.to_owned();
+        Engine::open(EngineOptions { data_dir, cache_bytes: 64 << 20, segment_events, free_space_floor_bytes: 0 })
+            .expect("opens")
+    }
+
+    /// Changes the closed store.
+    fn change(dir: &std::path::Path, work: impl FnOnce(&sled::Db)) {
+        let path = dir.join("store");
+        let config = sled::Config::new().path(path).segment_size(8 << 20);
+        let db = (0..200)
+            .find_map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                config.open().ok()
+            })
+            .expect("opens");
+        work(&db);
+        db.flush().expect("flushes");
+    }
+
+    fn all_are_known(engine: &Engine, upto: u64) {
+        for n in (1..=upto).step_by(37).chain([upto]) {
+            assert_eq!(engine.find("acme", &format!("e{n}")).expect("finds"), Some(Seq(n)));
+            assert!(matches!(append(engine, n..=n)[..], [Appended::Duplicate(seq)] if seq == Seq(n)), "{n}");
+        }
+        assert_eq!(engine.find("acme", &format!("e{}", upto + 1)).expect("finds"), None);
+    }
+
+    #[test]
+    fn ids_are_known_after_openings_with_and_without_blocks() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let upto = BLOCK_EVENTS as u64 * 2 + 500;
+        let engine = open(dir.path(), 1_000_000);
+        for start in (1..=upto).step_by(1_000) {
+            append(&engine, start..=(start + 999).min(upto));
+        }
+        drop(engine);
+        let engine = open(dir.path(), 1_000_000);
+        all_are_known(&engine, upto);
+        drop(engine);
+        let blocks = |db: &sled::Db| {
+            let tree = db.open_tree(Segment::ids_name(Seq(1))).expect("opens");
+            let keys: Vec<_> = tree.iter().keys().map(|key| key.expect("reads")).collect();
+            (tree, keys)
+        };
+        change(dir.path(), |db| {
+            let (tree, keys) = blocks(db);
+            assert_eq!(keys.len(), 2);
+            keys.iter().for_each(|key| drop(tree.remove(key).expect("removes")));
+        });
+        all_are_known(&open(dir.path(), 1_000_000), upto);
+        change(dir.path(), |db| assert_eq!(blocks(db).1.len(), 2, "they were made again"));
+    }
+
+    #[test]
+    fn a_full_segment_without_its_seal_gets_it_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = open(dir.path(), 1_000);
+        for start in (1..=2_500).step_by(500) {
+            append(&engine, start..=start + 499);
+        }
+        drop(engine);
+        change(dir.path(), |db| db.open_tree("seals").expect("opens").clear().expect("clears"));
+        all_are_known(&open(dir.path(), 1_000), 2_500);
+        change(dir.path(), |db| assert!(db.open_tree("seals").expect("opens").len() >= 2));
+        all_are_known(&open(dir.path(), 1_000), 2_500);
+    }
+
+    /// As the first version wrote them: a row from each id, and a seal with a filter over those rows' keys.
+    #[test]
+    fn segments_of_the_first_version_are_read_and_go_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path(), 1_000));
+        change(dir.path(), |db| {
+            for first in [1, 1_001] {
+                let tree = db.open_tree(Segment::log_name(Seq(first))).expect("opens");
+                for n in first..first + 1_000 - 200 * u64::from(first > 1) {
+                    tree.insert(Seq(n).to_key(), event(n).record()).expect("inserts");
+                    let key = [&[OLD_ID_PREFIX], format!("e{n}").as_bytes(), &[0], b"acme"].concat();
+                    let value = [&Seq(n).to_key()[..], &[9; 14]].concat();
+                    tree.insert(key, value).expect("inserts");
+                }
+            }
+            let seal = Seal { last: Seq(1_000), bytes: 1 << 20, newest_ms: 1, filter: vec![0; 200] };
+            let record = codec::encode(1, &seal).expect("encodes");
+            db.open_tree("seals").expect("opens").insert(Seq(1).to_key(), record).expect("inserts");
+        });
+        let engine = open(dir.path(), 1_000);
+        assert_eq!(engine.head(), Seq(1_800));
+        all_are_known(&engine, 1_800);
+        append(&engine, 1_801..=2_100);
+        all_are_known(&engine, 2_100);
+        drop(engine);
+        let engine = open(dir.path(), 1_000);
+        all_are_known(&engine, 2_100);
+        let read = engine.read(Seq(1), crate::store::ReadLimits { events: 9_999, bytes: 1 << 30, upto: Seq(9_999) });
+        assert_eq!(read.expect("reads").len(), 2_100, "rows of ids are no events");
+    }
 }
