@@ -90,6 +90,25 @@ pub struct Page<T> {
     pub has_more: bool,
 }
 
+impl<T> Page<T> {
+    /// The first `limit` of what was found; where more was found, there is more. The next page begins at the place of the
+    /// last, or where this one did.
+    #[must_use]
+    pub fn first(mut found: Vec<T>, limit: usize, began: &str, place: impl FnOnce(&T) -> String) -> Self {
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().map_or_else(|| began.to_owned(), place);
+        Self { items: found, next, has_more }
+    }
+
+    /// The page with its items in another form.
+    #[must_use]
+    pub fn map<U>(self, form: impl FnMut(T) -> U) -> Page<U> {
+        let Self { items, next, has_more } = self;
+        Page { items: items.into_iter().map(form).collect(), next, has_more }
+    }
+}
+
 impl Hub {
     /// The event with this id. Blocks.
     ///
