@@ -66,7 +66,8 @@ impl Hub {
         }
         if *credential.source() != Source::Store {
             let policy = record.settings.policy(&self.inner.policy);
-            credential.resolve(&policy).map_err(|error| Problem::field("auth", error.to_string(), "***"))?;
+            let auth = credential.resolve(&policy);
+            auth.map_err(|error| Problem::field("auth", error.to_string(), "***"))?.check_visible()?;
         }
         let sealed = self.seal(&credential.to_sealed_text(), &context_of(&record.id, tenant));
         record.credentials.insert(tenant.to_owned(), SealedCredential { sealed, shown: credential.shown() });
