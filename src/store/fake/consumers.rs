@@ -94,13 +94,12 @@ impl ConsumerState for FakeStore {
     fn attempts_since(
         &self,
         consumer: &ConsumerId,
-        from_ms: u64,
+        from: PageKey,
         pages: usize,
-    ) -> Result<Vec<AttemptPage>, StoreError> {
+    ) -> Result<Vec<(PageKey, AttemptPage)>, StoreError> {
         self.look(|content| {
-            let from = (consumer.clone(), PageKey { at_ms: from_ms, part: 0 });
-            let found = content.attempts.range(from..(consumer.clone(), PageKey::MAX)).take(pages);
-            found.map(|(_, page)| page.clone()).collect()
+            let found = content.attempts.range((consumer.clone(), from)..(consumer.clone(), PageKey::MAX)).take(pages);
+            found.map(|((_, key), page)| (*key, page.clone())).collect()
         })
     }
 
