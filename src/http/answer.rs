@@ -5,7 +5,9 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde_json::Value;
 
+use super::params::Params;
 use crate::ground::error::{Problem, ProblemKind};
+use crate::hub::Page;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -55,9 +57,36 @@ pub(crate) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> HttpRes
 }
 
 /// A list with its cursor.
-pub(crate) fn page(name: &str, page: crate::hub::Page<Value>) -> HttpResponse {
-    let crate::hub::Page { items, next, has_more } = page;
-    json(StatusCode::OK, &serde_json::json!({ name: items, "next_cursor": next, "has_more": has_more }))
+pub(crate) fn page(page: Page<Value>) -> HttpResponse {
+    let Page { items, next, has_more } = page;
+    json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next, "has_more": has_more }))
+}
+
+/// The page that the query asks for of a list that is all in memory, in the order of its keys.
+pub(crate) fn page_of<T>(
+    mut all: Vec<T>,
+    params: &Params,
+    key: impl Fn(&T) -> &str,
+    told: impl FnMut(T) -> Value,
+) -> Answer {
+    let (limit, after) = (params.limit()?, params.get("cursor").unwrap_or_default());
+    all.retain(|one| key(one) > after);
+    Ok(page(Page::first(all, limit, after, |last| key(last).to_owned()).map(told)))
+}
+
+/// A list that is always given whole, in the form of a page.
+pub(crate) fn whole(items: Value) -> HttpResponse {
+    json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": "", "has_more": false }))
+}
+
+/// What was written: 201 when it is new, 200 when it was there.
+pub(crate) fn written(told: &Value, new: bool) -> HttpResponse {
+    json(if new { StatusCode::CREATED } else { StatusCode::OK }, told)
+}
+
+/// Done, and nothing to tell of it.
+pub(crate) fn done() -> HttpResponse {
+    HttpResponse::NoContent().finish()
 }
 
 /// The path does not exist.

@@ -81,9 +81,14 @@ pub(crate) fn expect_type(request: &HttpRequest, accepted: &[&str]) -> Result<()
     Err(Problem::field("content-type", limit, text).as_kind(ProblemKind::UnsupportedMediaType))
 }
 
+/// A JSON document as it is.
+pub(crate) async fn document(app: &App, request: &HttpRequest, payload: &mut Payload) -> Result<Bytes, Problem> {
+    expect_type(request, &["application/json"])?;
+    read(app, request, payload, DOCUMENT_BYTES_MAX).await
+}
+
 /// The fields of a JSON document. An empty body counts as an empty object.
 pub(crate) async fn fields(app: &App, request: &HttpRequest, payload: &mut Payload) -> Result<Fields, Problem> {
-    expect_type(request, &["application/json"])?;
-    let body = read(app, request, payload, DOCUMENT_BYTES_MAX).await?;
+    let body = document(app, request, payload).await?;
     Fields::parse(if body.is_empty() { b"{}" } else { &body })
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::answer::{Answer, text};
 use super::auth::{Principal, authorize};
-use super::params::{LIMIT_DEFAULT, LIMIT_MAX, Params};
+use super::params::{LIMIT_DEFAULT, LIMIT_MAX, Params, refuse};
 use super::{Listener, Shared};
 use crate::cdc::cursor::Cursor;
 use crate::cdc::feed::{Reading, StreamPlace, gone};
@@ -25,7 +25,7 @@ use crate::cdc::start::Start;
 use crate::cdc::wire::{self, Form};
 use crate::event::filter::{EventFilter, TypePattern};
 use crate::ground::context::scoped_org;
-use crate::ground::error::{Problem, ProblemKind};
+use crate::ground::error::Problem;
 use crate::ground::ids::Seq;
 use crate::hub::{Scope, store_problem};
 use crate::store::{EventLog as _, StoreError};
@@ -51,18 +51,14 @@ fn form(request: &HttpRequest) -> Option<Form> {
     }
 }
 
-fn refuse(name: &str, limit: &str, sent: &str) -> Problem {
-    Problem::field(name, limit, sent).as_kind(ProblemKind::InvalidParameter)
-}
-
 /// Patterns separated by commas.
 fn event_types(text: &str) -> Result<Vec<TypePattern>, Problem> {
     let patterns = text.split(',').map(|pattern| {
-        TypePattern::parse(pattern).map_err(|problem| refuse("type", &problem.limit.unwrap_or(problem.detail), pattern))
+        TypePattern::parse(pattern).map_err(|problem| refuse("type", problem.limit.unwrap_or(problem.detail), pattern))
     });
     let patterns: Vec<_> = patterns.collect::<Result<_, _>>()?;
     if patterns.len() > TYPES_MAX {
-        return Err(refuse("type", &format!("at most {TYPES_MAX} patterns"), text));
+        return Err(refuse("type", format!("at most {TYPES_MAX} patterns"), text));
     }
     Ok(patterns)
 }

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::web;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, json, page, text};
-use super::auth::{Principal, authorize, authorize_any, write_context};
-use super::params::Params;
-use super::{App, Shared, body};
+use super::App;
+use super::answer::{Answer, done, json, page_of, text};
+use super::caller::Call;
+use super::deliveries::attempts_of;
 use crate::ground::clock::UnixMs;
-use crate::ground::context::scoped_org;
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
 use crate::ground::ids::ConsumerId;
 use crate::ground::limits::{ERROR_CHARS_MAX, RETRY_DELAY_MS_MAX};
-use crate::hub::{DeliveryForm, PULL_MAX, Page, Scope, TOKENS_MAX};
+use crate::hub::{DeliveryForm, PULL_MAX, Scope, TOKENS_MAX};
 use crate::inbox::messages::{Judged, Verdict};
 use crate::pull::record::{LEASE_MS_MAX, LEASE_MS_MIN};
 use crate::pull::{ClientKind, PullRecord, PullStatus};
@@ -32,115 +31,88 @@ const TOKEN_TEXT_MAX: usize = 128;
 /// Who may look at consumers.
 const LOOKERS: &[Scope] = &[Scope::Consume, Scope::Manage];
 
-/// The org that a request about one consumer is narrowed to.
-fn org_of(request: &HttpRequest, principal: &Principal) -> Result<Option<String>, Problem> {
-    scoped_org(Params::read(request, &["org"])?.text("org"), principal.org())
-}
-
 /// `POST /v1/consumers`
-pub(crate) async fn create(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
-    let principal = authorize(&app, &request, Scope::Manage)?;
-    let fields = body::fields(&app, &request, &mut payload).await?;
-    let context = write_context(&app, &request, &principal);
-    let record = app.hub.create_consumer(fields, principal.org(), context).await?;
+pub(crate) async fn create(call: Call) -> Answer {
+    let mut caller = call.by(Scope::Manage)?;
+    let (fields, context) = caller.write().await?;
+    let record = caller.hub().create_consumer(fields, caller.org(), context).await?;
     Ok(json(StatusCode::CREATED, &record.to_json()))
 }
 
 /// `GET /v1/consumers`
-pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
-    let principal = authorize_any(&app, &request, LOOKERS)?;
-    let params = Params::read(&request, &["org", "cursor", "limit"])?;
-    let org = scoped_org(params.text("org"), principal.org())?;
-    let limit = params.limit()?;
-    let after = params.text("cursor").unwrap_or_default();
-    let mut records = app.hub.pull_consumers(org.as_deref());
+pub(crate) async fn list(call: Call) -> Answer {
+    let caller = call.by_any(LOOKERS)?;
+    let params = caller.params(&["org", "cursor", "limit"])?;
+    let org = caller.org_within(&params)?;
+    let mut records = caller.hub().pull_consumers(org.as_deref());
     records.sort_by(|a, b| a.id.cmp(&b.id));
-    records.retain(|record| record.id > after);
-    let has_more = records.len() > limit;
-    records.truncate(limit);
-    let next = records.last().map_or(after, |record| record.id.clone());
-    let items = records.iter().map(|record| record.to_json()).collect();
-    Ok(page("items", Page { items, next, has_more }))
+    page_of(records, &params, |record| &record.id, |record| record.to_json())
 }
 
 /// `GET /v1/consumers/{name}`
-pub(crate) async fn show(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
-    let principal = authorize_any(&app, &request, LOOKERS)?;
-    let org = org_of(&request, &principal)?;
-    let record = app.hub.consumer(&name, org.as_deref())?;
-    Ok(json(StatusCode::OK, &app.hub.consumer_with_standing(&record).await))
+pub(crate) async fn show(call: Call, name: web::Path<String>) -> Answer {
+    let caller = call.by_any(LOOKERS)?;
+    let org = caller.org_asked()?;
+    let record = caller.hub().consumer(&name, org.as_deref())?;
+    Ok(json(StatusCode::OK, &caller.hub().consumer_with_standing(&record).await))
 }
 
 /// `GET /v1/consumers/{name}/attempts`, newest first
-pub(crate) async fn attempts(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
-    let principal = authorize_any(&app, &request, LOOKERS)?;
-    let params = Params::read(&request, &["org", "cursor", "limit"])?;
-    let org = scoped_org(params.text("org"), principal.org())?;
-    let consumer = ConsumerId::new(&app.hub.consumer(&name, org.as_deref())?.id);
-    let (limit, cursor) = (params.limit()?, params.text("cursor"));
-    app.hub.publish_attempts(&consumer).await;
-    let found = app.hub.blocking(move |hub| hub.attempts(&consumer, cursor.as_deref(), limit)).await?;
-    Ok(page("items", found))
+pub(crate) async fn attempts(call: Call, name: web::Path<String>) -> Answer {
+    let caller = call.by_any(LOOKERS)?;
+    let params = caller.params(&["org", "cursor", "limit"])?;
+    let org = caller.org_within(&params)?;
+    let consumer = ConsumerId::new(&caller.hub().consumer(&name, org.as_deref())?.id);
+    attempts_of(&caller, consumer, &params).await
 }
 
 /// `PATCH /v1/consumers/{name}`
-pub(crate) async fn change(
-    app: Shared,
-    request: HttpRequest,
-    name: web::Path<String>,
-    mut payload: web::Payload,
-) -> Answer {
-    let principal = authorize(&app, &request, Scope::Manage)?;
-    let org = org_of(&request, &principal)?;
-    let fields = body::fields(&app, &request, &mut payload).await?;
-    let context = write_context(&app, &request, &principal);
-    let record = app.hub.change_consumer(&name, org.as_deref(), fields, context).await?;
+pub(crate) async fn change(call: Call, name: web::Path<String>) -> Answer {
+    let mut caller = call.by(Scope::Manage)?;
+    let org = caller.org_asked()?;
+    let (fields, context) = caller.write().await?;
+    let record = caller.hub().change_consumer(&name, org.as_deref(), fields, context).await?;
     Ok(json(StatusCode::OK, &record.to_json()))
 }
 
 /// `DELETE /v1/consumers/{name}`
-pub(crate) async fn delete(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Manage)?;
-    let org = org_of(&request, &principal)?;
-    app.hub.delete_consumer(&name, org.as_deref()).await?;
-    Ok(HttpResponse::NoContent().finish())
+pub(crate) async fn delete(call: Call, name: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Manage)?;
+    let org = caller.org_asked()?;
+    caller.hub().delete_consumer(&name, org.as_deref()).await?;
+    Ok(done())
 }
 
-async fn set_status(app: Shared, request: HttpRequest, name: &str, status: PullStatus) -> Answer {
-    let principal = authorize(&app, &request, Scope::Manage)?;
-    let org = org_of(&request, &principal)?;
-    let context = write_context(&app, &request, &principal);
-    let record = app.hub.set_consumer_status(name, org.as_deref(), status, context).await?;
+async fn set_status(call: Call, name: &str, status: PullStatus) -> Answer {
+    let caller = call.by(Scope::Manage)?;
+    let org = caller.org_asked()?;
+    let context = caller.context();
+    let record = caller.hub().set_consumer_status(name, org.as_deref(), status, context).await?;
     Ok(json(StatusCode::OK, &record.to_json()))
 }
 
 /// `POST /v1/consumers/{name}/pause`
-pub(crate) async fn pause(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
-    set_status(app, request, &name, PullStatus::Paused).await
+pub(crate) async fn pause(call: Call, name: web::Path<String>) -> Answer {
+    set_status(call, &name, PullStatus::Paused).await
 }
 
 /// `POST /v1/consumers/{name}/resume`
-pub(crate) async fn resume(app: Shared, request: HttpRequest, name: web::Path<String>) -> Answer {
-    set_status(app, request, &name, PullStatus::Active).await
+pub(crate) async fn resume(call: Call, name: web::Path<String>) -> Answer {
+    set_status(call, &name, PullStatus::Active).await
 }
 
 /// `POST /v1/consumers/{name}/pull`: waits up to `wait_ms` for up to `max` deliveries, and answers with the first that come.
-pub(crate) async fn pull(
-    app: Shared,
-    request: HttpRequest,
-    name: web::Path<String>,
-    mut payload: web::Payload,
-) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let org = org_of(&request, &principal)?;
-    let record = app.hub.consumer(&name, org.as_deref())?;
-    let mut fields = body::fields(&app, &request, &mut payload).await?;
+pub(crate) async fn pull(call: Call, name: web::Path<String>) -> Answer {
+    let mut caller = call.by(Scope::Consume)?;
+    let org = caller.org_asked()?;
+    let record = caller.hub().consumer(&name, org.as_deref())?;
+    let mut fields = caller.fields().await?;
     let most = fields.number("max", 1, PULL_MAX as u64)?;
     let wait_ms = fields.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
     fields.finish()?;
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(POLL_DEFAULT);
-    let consuming = app.hub.consume(&record, ClientKind::Poll)?;
-    let timeout = app.hub.clock().sleep(Duration::from_millis(wait_ms.max(LOOK_MS)));
+    let consuming = caller.hub().consume(&record, ClientKind::Poll)?;
+    let timeout = caller.hub().clock().sleep(Duration::from_millis(wait_ms.max(LOOK_MS)));
     let mut handed = consuming.poll(most, timeout).await;
     handed.sort_by_key(|one| one.event.seq);
     let mut out = Vec::with_capacity(handed.iter().map(|one| one.event.weight()).sum::<usize>() + 64);
@@ -224,39 +196,34 @@ pub(crate) async fn answered(
     Ok(tokens.into_iter().zip(judged).map(result).collect())
 }
 
-async fn say(app: Shared, request: HttpRequest, name: &str, mut payload: web::Payload, verb: Verb) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let org = org_of(&request, &principal)?;
-    let record = app.hub.consumer(name, org.as_deref())?;
-    let mut fields = body::fields(&app, &request, &mut payload).await?;
+async fn say(call: Call, name: &str, verb: Verb) -> Answer {
+    let mut caller = call.by(Scope::Consume)?;
+    let org = caller.org_asked()?;
+    let record = caller.hub().consumer(name, org.as_deref())?;
+    let mut fields = caller.fields().await?;
     let tokens = tokens(&mut fields, "tokens")?;
     let verdict = verb.verdict(&mut fields)?;
     fields.finish()?;
-    let results = answered(&app, &record, tokens, verdict).await?;
+    let results = answered(&caller.app, &record, tokens, verdict).await?;
     Ok(json(StatusCode::OK, &json!({ "results": results })))
 }
 
 /// `POST /v1/consumers/{name}/ack`
-pub(crate) async fn ack(app: Shared, request: HttpRequest, name: web::Path<String>, payload: web::Payload) -> Answer {
-    say(app, request, &name, payload, Verb::Ack).await
+pub(crate) async fn ack(call: Call, name: web::Path<String>) -> Answer {
+    say(call, &name, Verb::Ack).await
 }
 
 /// `POST /v1/consumers/{name}/nak`
-pub(crate) async fn nak(app: Shared, request: HttpRequest, name: web::Path<String>, payload: web::Payload) -> Answer {
-    say(app, request, &name, payload, Verb::Nak).await
+pub(crate) async fn nak(call: Call, name: web::Path<String>) -> Answer {
+    say(call, &name, Verb::Nak).await
 }
 
 /// `POST /v1/consumers/{name}/term`
-pub(crate) async fn term(app: Shared, request: HttpRequest, name: web::Path<String>, payload: web::Payload) -> Answer {
-    say(app, request, &name, payload, Verb::Term).await
+pub(crate) async fn term(call: Call, name: web::Path<String>) -> Answer {
+    say(call, &name, Verb::Term).await
 }
 
 /// `POST /v1/consumers/{name}/extend`
-pub(crate) async fn extend(
-    app: Shared,
-    request: HttpRequest,
-    name: web::Path<String>,
-    payload: web::Payload,
-) -> Answer {
-    say(app, request, &name, payload, Verb::Extend).await
+pub(crate) async fn extend(call: Call, name: web::Path<String>) -> Answer {
+    say(call, &name, Verb::Extend).await
 }

@@ -8,18 +8,17 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, json as json_answer, text};
 use super::auth::{Principal, authorize, write_context};
+use super::caller::Call;
 use super::cloud_events::{Form, form_of, form_of_elements, read};
 use super::idempotency::name_event;
 use super::params::Params;
 use super::{App, Shared, body};
 use crate::catalog::policy::Warning;
 use crate::event::envelope::Draft;
-use crate::event::filter::TypePattern;
 use crate::event::parse::{ParseRules, not_reserved, parse_event, split_array};
 use crate::event::redact::Audience;
 use crate::event::render;
 use crate::ground::clock::UnixMs;
-use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::ids::Seq;
 use crate::hub::{Accepted, EventQuery, ExplainQuery, Scope, id_conflict};
@@ -272,56 +271,49 @@ async fn take_batch(
 }
 
 /// `GET /v1/events/{id}`
-pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
-    let given = Params::read(&request, &["org"])?.text("org");
-    let org = scoped_org(given, principal.org())?;
-    Ok(text(StatusCode::OK, app.hub.event_with_consumers(&id, org.as_deref()).await?))
+pub(crate) async fn show(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Read)?;
+    let org = caller.org_asked()?;
+    Ok(text(StatusCode::OK, caller.hub().event_with_consumers(&id, org.as_deref()).await?))
 }
 
 /// `GET /v1/events/{id}/explain`
-pub(crate) async fn explain(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
-    let params = Params::read(&request, &["org", "consumer", "cursor", "limit"])?;
-    let org = scoped_org(params.text("org"), principal.org())?;
+pub(crate) async fn explain(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Read)?;
+    let params = caller.params(&["org", "consumer", "cursor", "limit"])?;
+    let org = caller.org_within(&params)?;
     let query = ExplainQuery {
         consumer: params.text("consumer"),
         after: params.text("cursor"),
         limit: params.limit_within(EXPLAINED_DEFAULT, EXPLAINED_MAX)?,
     };
-    Ok(json_answer(StatusCode::OK, &app.hub.explain(&id, org.as_deref(), query).await?))
+    Ok(json_answer(StatusCode::OK, &caller.hub().explain(&id, org.as_deref(), query).await?))
 }
 
 /// `GET /v1/events`
-pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
+pub(crate) async fn list(call: Call) -> Answer {
+    let caller = call.by(Scope::Read)?;
     let known = ["org", "type", "source", "aggregate_type", "aggregate_id", "from", "to", "cursor", "limit"];
-    let params = Params::read(&request, &known)?;
-    let pattern = |text: &str| {
-        TypePattern::parse(text).map_err(|problem| {
-            Problem::field("type", problem.limit.unwrap_or(problem.detail), text).as_kind(ProblemKind::InvalidParameter)
-        })
-    };
-    let after = |text: &str| text.parse().map(Seq).map_err(|_| crate::hub::bad_cursor(text));
+    let params = caller.params(&known)?;
     let query = EventQuery {
-        org: scoped_org(params.text("org"), principal.org())?,
-        event_type: params.get("type").map(pattern).transpose()?,
+        org: caller.org_within(&params)?,
+        event_type: params.pattern("type")?,
         source: params.text("source"),
         aggregate_type: params.text("aggregate_type"),
         aggregate_id: params.text("aggregate_id"),
         from: params.time("from")?,
         to: params.time("to")?,
-        after: params.get("cursor").map(after).transpose()?,
+        after: params.cursor_number()?.map(Seq),
         limit: params.limit()?,
     };
-    let page = app.hub.blocking(move |hub| hub.events(&query)).await?;
+    let page = caller.hub().blocking(move |hub| hub.events(&query)).await?;
     let mut out = Vec::with_capacity(page.items.len() * 512 + 64);
     out.extend_from_slice(b"{\"events\":[");
     for (at, event) in page.items.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&render::envelope(&app.hub.redactor().shown(event, Audience::Console)));
+        out.extend_from_slice(&render::envelope(&caller.hub().redactor().shown(event, Audience::Console)));
     }
     let rest = json!({"next_cursor": page.next, "has_more": page.has_more});
     out.extend_from_slice(b"],");

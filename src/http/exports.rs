@@ -10,80 +10,69 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::answer::{Answer, Refusal, json, page};
-use super::auth::{authorize, write_context};
-use super::params::Params;
-use super::{Listener, Shared, body};
+use super::Listener;
+use super::answer::{Answer, Refusal, done, json, page};
+use super::caller::Call;
 use crate::bulk::Compression;
-use crate::ground::context::scoped_org;
 use crate::ground::error::{Problem, ProblemKind};
-use crate::hub::{PartFile, Scope, bad_cursor};
+use crate::hub::{PartFile, Scope};
 use crate::job::{JobFilter, JobState};
 
 /// Bytes of a file that are read at once: what a slow client holds.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// `POST /v1/exports`
-pub(crate) async fn create(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let fields = body::fields(&app, &request, &mut payload).await?;
-    let context = write_context(&app, &request, &principal);
-    let org_required = app.listener == Listener::Public;
-    let export = app.hub.create_export(fields, principal.org(), org_required, context).await?;
+pub(crate) async fn create(call: Call) -> Answer {
+    let mut caller = call.by(Scope::Consume)?;
+    let (fields, context) = caller.write().await?;
+    let org_required = caller.app.listener == Listener::Public;
+    let export = caller.hub().create_export(fields, caller.org(), org_required, context).await?;
     Ok(json(StatusCode::ACCEPTED, &export))
 }
 
 /// `GET /v1/exports`, newest first
-pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let params = Params::read(&request, &["org", "state", "cursor", "limit"])?;
-    let state = params.get("state").map(|text| {
-        JobState::of(text).ok_or_else(|| {
-            let names = JobState::ALL.map(JobState::as_str).join(", ");
-            Problem::field("state", format!("one of {names}"), text).as_kind(ProblemKind::InvalidParameter)
-        })
-    });
-    let before = params.text("cursor");
-    if let Some(text) = before.as_deref().filter(|text| !text.starts_with("job_")) {
-        return Err(bad_cursor(text).into());
-    }
-    let org = scoped_org(params.text("org"), principal.org())?;
-    let filter = JobFilter { org, state: state.transpose()?, kind: None, before, limit: params.limit()? };
-    Ok(page("items", app.hub.exports(&filter)?))
+pub(crate) async fn list(call: Call) -> Answer {
+    let caller = call.by(Scope::Consume)?;
+    let params = caller.params(&["org", "state", "cursor", "limit"])?;
+    let state = params.choice("state", &JobState::ALL, JobState::as_str)?;
+    let before = params.cursor_of("job_")?;
+    let org = caller.org_within(&params)?;
+    let filter = JobFilter { org, state, kind: None, before, limit: params.limit()? };
+    Ok(page(caller.hub().exports(&filter)?))
 }
 
 /// `GET /v1/exports/{id}`
-pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    Ok(json(StatusCode::OK, &app.hub.export(&id, principal.org())?))
+pub(crate) async fn show(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Consume)?;
+    Ok(json(StatusCode::OK, &caller.hub().export(&id, caller.org())?))
 }
 
 /// `DELETE /v1/exports/{id}`
-pub(crate) async fn delete(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let context = write_context(&app, &request, &principal);
-    app.hub.delete_export(&id, principal.org(), context).await?;
-    Ok(HttpResponse::NoContent().finish())
+pub(crate) async fn delete(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Consume)?;
+    let context = caller.context();
+    caller.hub().delete_export(&id, caller.org(), context).await?;
+    Ok(done())
 }
 
 /// `GET /v1/exports/{id}/parts`
-pub(crate) async fn parts(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
-    let params = Params::read(&request, &["cursor", "limit"])?;
-    let after = params.get("cursor").map(|text| text.parse().map_err(|_| bad_cursor(text))).transpose()?.unwrap_or(0);
-    let (limit, org) = (params.limit()?, principal.org().map(str::to_owned));
-    let found = app.hub.blocking(move |hub| hub.export_parts(&id, org.as_deref(), after, limit)).await?;
-    Ok(page("items", found))
+pub(crate) async fn parts(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Consume)?;
+    let params = caller.params(&["cursor", "limit"])?;
+    let after = params.cursor_number()?.unwrap_or(0);
+    let (limit, org) = (params.limit()?, caller.own_org());
+    let found = caller.hub().blocking(move |hub| hub.export_parts(&id, org.as_deref(), after, limit)).await?;
+    Ok(page(found))
 }
 
 /// `GET /v1/exports/{id}/parts/{n}`
-pub(crate) async fn part(app: Shared, request: HttpRequest, path: web::Path<(String, String)>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Consume)?;
+pub(crate) async fn part(call: Call, path: web::Path<(String, String)>) -> Answer {
+    let caller = call.by(Scope::Consume)?;
     let (id, number) = path.into_inner();
     let number: u32 = number.parse().map_err(|_| Problem::not_found("part", &number))?;
-    let org = principal.org().map(str::to_owned);
-    let found = app.hub.blocking(move |hub| hub.export_part(&id, org.as_deref(), number)).await?;
-    give_part(&request, found)
+    let org = caller.own_org();
+    let found = caller.hub().blocking(move |hub| hub.export_part(&id, org.as_deref(), number)).await?;
+    give_part(&caller.request, found)
 }
 
 fn give_part(request: &HttpRequest, part: PartFile) -> Answer {

@@ -1,16 +1,13 @@
 //! Links between entities over HTTP (LNK-1).
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::web;
 
-use super::answer::{Answer, json, text};
-use super::auth::{Principal, authorize, write_context};
-use super::params::Params;
-use super::{Shared, body};
-use crate::ground::context::scoped_org;
-use crate::ground::error::{Problem, ProblemKind};
+use super::answer::{Answer, done, json, text};
+use super::caller::{Call, Caller};
+use super::params::{Params, refuse};
+use crate::ground::error::Problem;
 use crate::hub::Scope;
-use crate::link::new::TYPE_WORDS;
 use crate::link::walk::{DEPTH_DEFAULT, DEPTH_MAX, NODES_DEFAULT, NODES_MAX};
 use crate::link::{Direction, Entity, LinkQuery, LinkType, NewLink, WalkQuery, link_json, walked_json};
 
@@ -31,13 +28,9 @@ const PARAMETERS: &[&str] = &[
 /// The parameters of a walk.
 const WALK_PARAMETERS: &[&str] = &["org", "module", "type", "id", "direction", "link_type", "depth", "limit"];
 
-fn refuse(name: &str, limit: impl Into<String>, sent: &str) -> Problem {
-    Problem::field(name, limit, sent).as_kind(ProblemKind::InvalidParameter)
-}
-
 /// The org that a question is about: links are always those of one.
-fn org_of(params: &Params, principal: &Principal) -> Result<String, Problem> {
-    let org = scoped_org(params.text("org"), principal.org())?;
+fn org_of(caller: &Caller, params: &Params) -> Result<String, Problem> {
+    let org = caller.org_within(params)?;
     org.ok_or_else(|| refuse("org", "required: the key is not confined to one", "nothing"))
 }
 
@@ -55,29 +48,25 @@ fn entity(params: &Params, prefix: &str) -> Result<Option<Entity>, Problem> {
 }
 
 fn link_type(params: &Params) -> Result<Option<LinkType>, Problem> {
-    let Some(text) = params.get("link_type") else { return Ok(None) };
-    let found = LinkType::ALL.into_iter().find(|one| one.as_str() == text);
-    found.map(Some).ok_or_else(|| refuse("link_type", format!("one of {TYPE_WORDS}"), text))
+    params.choice("link_type", &LinkType::ALL, LinkType::as_str)
 }
 
 /// `POST /v1/links`
-pub(crate) async fn create(app: Shared, request: HttpRequest, mut payload: web::Payload) -> Answer {
-    let principal = authorize(&app, &request, Scope::Publish)?;
-    body::expect_type(&request, &["application/json"])?;
-    let bytes = body::read(&app, &request, &mut payload, body::DOCUMENT_BYTES_MAX).await?;
-    let new = NewLink::read(&bytes)?;
-    let context = write_context(&app, &request, &principal);
-    let org = principal.org().map(str::to_owned);
-    let created = app.hub.blocking(move |hub| hub.link_book().create(new, org.as_deref(), context)).await?;
+pub(crate) async fn create(call: Call) -> Answer {
+    let mut caller = call.by(Scope::Publish)?;
+    let new = NewLink::read(&caller.document().await?)?;
+    let context = caller.context();
+    let org = caller.own_org();
+    let created = caller.hub().blocking(move |hub| hub.link_book().create(new, org.as_deref(), context)).await?;
     let status = if created.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(text(status, link_json(&created.link)))
 }
 
 /// `GET /v1/links`
-pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
-    let params = Params::read(&request, PARAMETERS)?;
-    let org = org_of(&params, &principal)?;
+pub(crate) async fn list(call: Call) -> Answer {
+    let caller = call.by(Scope::Read)?;
+    let params = caller.params(PARAMETERS)?;
+    let org = org_of(&caller, &params)?;
     let query = LinkQuery {
         source: entity(&params, "source_")?,
         target: entity(&params, "target_")?,
@@ -86,7 +75,7 @@ pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
         cursor: params.text("cursor"),
         limit: params.limit()?,
     };
-    let page = app.hub.blocking(move |hub| hub.link_book().find(&org, &query)).await?;
+    let page = caller.hub().blocking(move |hub| hub.link_book().find(&org, &query)).await?;
     let items: Vec<String> = page.links.iter().map(link_json).collect();
     let (next, has_more) = (serde_json::Value::from(page.next), page.has_more);
     let answer = format!("{{\"items\":[{}],\"next_cursor\":{next},\"has_more\":{has_more}}}", items.join(","));
@@ -94,42 +83,35 @@ pub(crate) async fn list(app: Shared, request: HttpRequest) -> Answer {
 }
 
 /// `GET /v1/links/walk`
-pub(crate) async fn walk(app: Shared, request: HttpRequest) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
-    let params = Params::read(&request, WALK_PARAMETERS)?;
-    let org = org_of(&params, &principal)?;
+pub(crate) async fn walk(call: Call) -> Answer {
+    let caller = call.by(Scope::Read)?;
+    let params = caller.params(WALK_PARAMETERS)?;
+    let org = org_of(&caller, &params)?;
     let start = entity(&params, "")?.ok_or_else(|| refuse("module", "required, with type and id", "nothing"))?;
-    let direction = match params.get("direction") {
-        None => Direction::default(),
-        Some(text) => Direction::ALL
-            .into_iter()
-            .find(|one| one.as_str() == text)
-            .ok_or_else(|| refuse("direction", "one of outbound, inbound, both", text))?,
-    };
     let depth = params.number("depth", 1, u64::from(DEPTH_MAX))?;
     let query = WalkQuery {
         start,
-        direction,
+        direction: params.choice("direction", &Direction::ALL, Direction::as_str)?.unwrap_or_default(),
         link_type: link_type(&params)?,
         depth_max: depth.and_then(|depth| u32::try_from(depth).ok()).unwrap_or(DEPTH_DEFAULT),
         nodes_max: params.limit_within(NODES_DEFAULT, NODES_MAX)?,
     };
-    let walked = app.hub.blocking(move |hub| hub.link_book().walk(&org, query)).await?;
+    let walked = caller.hub().blocking(move |hub| hub.link_book().walk(&org, query)).await?;
     Ok(json(StatusCode::OK, &walked_json(&walked)))
 }
 
 /// `GET /v1/links/{id}`
-pub(crate) async fn show(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Read)?;
-    let org = principal.org().map(str::to_owned);
-    let link = app.hub.blocking(move |hub| hub.link_book().get(&id, org.as_deref())).await?;
+pub(crate) async fn show(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Read)?;
+    let org = caller.own_org();
+    let link = caller.hub().blocking(move |hub| hub.link_book().get(&id, org.as_deref())).await?;
     Ok(text(StatusCode::OK, link_json(&link)))
 }
 
 /// `DELETE /v1/links/{id}`
-pub(crate) async fn delete(app: Shared, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let principal = authorize(&app, &request, Scope::Publish)?;
-    let org = principal.org().map(str::to_owned);
-    app.hub.blocking(move |hub| hub.link_book().delete(&id, org.as_deref())).await?;
-    Ok(HttpResponse::NoContent().finish())
+pub(crate) async fn delete(call: Call, id: web::Path<String>) -> Answer {
+    let caller = call.by(Scope::Publish)?;
+    let org = caller.own_org();
+    caller.hub().blocking(move |hub| hub.link_book().delete(&id, org.as_deref())).await?;
+    Ok(done())
 }

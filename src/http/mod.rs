@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod caller;
 mod catalog;
 mod cdc;
 mod cloud_events;

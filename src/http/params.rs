@@ -1,11 +1,15 @@
 //! Query parameters: known by name, bounded, each refusal naming the parameter.
 
+use std::str::FromStr;
+
 use actix_web::HttpRequest;
 use actix_web::web::Query;
 
+use crate::event::filter::TypePattern;
 use crate::ground::clock::UnixMs;
 use crate::ground::error::{Problem, ProblemKind};
 use crate::ground::limits::clip;
+use crate::hub::bad_cursor;
 
 /// Items of a page when the client does not say.
 pub(crate) const LIMIT_DEFAULT: usize = 100;
@@ -18,7 +22,8 @@ pub(crate) const CHARS_MAX: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Params(Vec<(String, String)>);
 
-fn refuse(name: &str, limit: impl Into<String>, sent: &str) -> Problem {
+/// The refusal of a parameter.
+pub(crate) fn refuse(name: &str, limit: impl Into<String>, sent: &str) -> Problem {
     Problem::field(name, limit, sent).as_kind(ProblemKind::InvalidParameter)
 }
 
@@ -85,6 +90,41 @@ impl Params {
             UnixMs::parse_rfc3339(text).map_err(|error| refuse(name, format!("an RFC 3339 time ({error})"), text))
         };
         self.get(name).map(read).transpose()
+    }
+
+    /// One of a closed set of words.
+    pub(crate) fn choice<T: Copy>(
+        &self,
+        name: &str,
+        all: &[T],
+        word: impl Fn(T) -> &'static str,
+    ) -> Result<Option<T>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let found = all.iter().copied().find(|one| word(*one) == text);
+        let words = || all.iter().map(|one| word(*one)).collect::<Vec<_>>().join(", ");
+        found.map(Some).ok_or_else(|| refuse(name, format!("one of {}", words()), text))
+    }
+
+    /// A pattern of types of events.
+    pub(crate) fn pattern(&self, name: &str) -> Result<Option<TypePattern>, Problem> {
+        let read = |text| {
+            TypePattern::parse(text).map_err(|problem| refuse(name, problem.limit.unwrap_or(problem.detail), text))
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// The cursor of a list that goes on from an id with this prefix.
+    pub(crate) fn cursor_of(&self, prefix: &str) -> Result<Option<String>, Problem> {
+        let cursor = self.get("cursor");
+        match cursor.filter(|text| !text.starts_with(prefix)) {
+            Some(text) => Err(bad_cursor(text)),
+            None => Ok(cursor.map(str::to_owned)),
+        }
+    }
+
+    /// The cursor of a list that goes on from a number.
+    pub(crate) fn cursor_number<T: FromStr>(&self) -> Result<Option<T>, Problem> {
+        self.get("cursor").map(|text| text.parse().map_err(|_| bad_cursor(text))).transpose()
     }
 
     /// A yes or no.

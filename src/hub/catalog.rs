@@ -295,10 +295,8 @@ impl Hub {
         };
         let mut found: Vec<&Arc<TypeEntry>> = tell::visible(&snapshot, query.org.as_deref()).filter(fits).collect();
         found.sort_by_cached_key(|entry| place(entry));
-        let has_more = found.len() > query.limit;
-        found.truncate(query.limit);
-        let next = found.last().map_or_else(|| query.after.clone().unwrap_or_default(), |last| place(last));
-        Page { items: found.into_iter().map(|entry| tell::of_type(entry)).collect(), next, has_more }
+        let began = query.after.as_deref().unwrap_or_default();
+        Page::first(found, query.limit, began, |last| place(last)).map(|entry| tell::of_type(entry))
     }
 
     /// Registers a version of a type's schema. True when it is new: the same schema under the same name again is not.

@@ -18,7 +18,7 @@ use crate::event::render;
 use crate::explain::{DELIVERED, Explanation, Facts, Stand, explain};
 use crate::ground::clock::UnixMs;
 use crate::ground::error::Problem;
-use crate::ground::ids::{ConsumerId, Seq, prefixed_from};
+use crate::ground::ids::{ConsumerId, Seq};
 use crate::inbox::messages::InboxView;
 use crate::inbox::state::Standing;
 use crate::router::messages::Inspect as InspectRouter;
@@ -29,8 +29,6 @@ use crate::store::{AttemptRecord, ConsumerState as _, EventLog, Position, Regist
 const CONSUMERS_LISTED_MAX: usize = 1_000;
 /// Said instead of the condition that an event does not meet: with it one could tell what was compared (EVT-4).
 const REASON_WITHHELD: &str = "the condition does not hold; events of this type are redacted";
-/// Dead letters looked at for one event and consumer.
-const DEAD_LOOKED_AT: usize = 256;
 
 /// Which consumers of an event are asked about.
 #[derive(Clone, Debug)]
@@ -70,7 +68,8 @@ impl Judged {
 
 /// What the store knows of one event and consumer.
 struct Stored {
-    attempts: Vec<AttemptRecord>,
+    /// The newest attempt.
+    last: Option<AttemptRecord>,
     /// What an exception row says, when there is one.
     row: Option<Standing>,
     dead_letter: Option<String>,
@@ -218,7 +217,7 @@ impl Hub {
             waits_for: stored.waits_for,
             hold: view.and_then(|view| view.hold),
             breaker,
-            last: stored.attempts.into_iter().max_by_key(|attempt| (attempt.at, attempt.attempt)),
+            last: stored.last,
             dead_letter: stored.dead_letter,
         })
     }
@@ -251,12 +250,12 @@ impl Hub {
     /// Blocks.
     fn stored(&self, consumer: &ConsumerId, event: &Event, standing: Standing, runs: bool) -> Result<Stored, Problem> {
         let engine = &self.inner.engine;
-        let attempts = self.attempts_of(consumer, event)?;
+        let last = self.attempts_of(consumer, event)?.pop();
         // Without an inbox the position covers what has a row, too.
         let row = if runs || standing != Standing::Settled { None } else { self.row(consumer, event.seq)? };
-        let given_up = attempts.iter().find(|one| one.outcome != DELIVERED && one.next_try_at.is_none());
+        let given_up = last.as_ref().filter(|last| last.outcome != DELIVERED && last.next_try_at.is_none());
         let dead_letter = match given_up {
-            Some(last) if row.is_none() => self.dead_letter_of(consumer, event.seq, last.at)?,
+            Some(last) if row.is_none() => self.letter_left_by(consumer, last)?.map(|letter| letter.id),
             Some(_) | None => None,
         };
         let waits_for = match standing {
@@ -267,7 +266,7 @@ impl Hub {
             | Standing::Settled
             | Standing::Ahead => None,
         };
-        Ok(Stored { attempts, row, dead_letter, waits_for: waits_for.map(|event| event.meta.id.clone()) })
+        Ok(Stored { last, row, dead_letter, waits_for: waits_for.map(|event| event.meta.id.clone()) })
     }
 
     fn row(&self, consumer: &ConsumerId, seq: Seq) -> Result<Option<Standing>, Problem> {
@@ -277,14 +276,6 @@ impl Hub {
             RowState::Retry { due_at } => Standing::Failed { due_at, attempts: row.attempts },
             RowState::Held => Standing::Pending,
         }))
-    }
-
-    /// The dead letter that a delivery became at this time; none when none is found among those of about that time.
-    fn dead_letter_of(&self, consumer: &ConsumerId, seq: Seq, at: UnixMs) -> Result<Option<String>, Problem> {
-        let before = prefixed_from("dlq", at.plus_ms(1));
-        let near = self.inner.engine.dead_letters(Some(&before), DEAD_LOOKED_AT);
-        let near = near.map_err(|error| store_problem(&error))?;
-        Ok(near.into_iter().find(|one| one.seq == seq && one.consumer == *consumer).map(|one| one.id))
     }
 
     /// The state of a webhook's breaker, from its actor or as it is kept.

@@ -20,7 +20,7 @@ use crate::job::NewJob;
 use crate::replay::{LetterSpec, LettersWork, REDRIVE, hand_on, item_of_letter, letter_id_at, read_redrive};
 use crate::router::Inboxes as _;
 use crate::store::records::{Closed, Closing};
-use crate::store::{ConsumerState as _, DeadLetterRecord, StateOp};
+use crate::store::{AttemptRecord, ConsumerState as _, DeadLetterRecord, StateOp};
 
 /// Dead letters looked at for one page.
 const SCAN_MAX: usize = 20_000;
@@ -266,25 +266,42 @@ impl Hub {
         consumer: &ConsumerId,
         event: &Event,
     ) -> Result<Option<DeadLetterRecord>, Problem> {
-        let attempts = self.attempts_of(consumer, event)?;
-        let Some(last) = attempts.iter().max_by_key(|attempt| (attempt.at, attempt.attempt)) else { return Ok(None) };
+        let Some(last) = self.attempts_of(consumer, event)?.pop() else { return Ok(None) };
+        Ok(self.letter_left_by(consumer, &last)?.filter(|letter| letter.closed.is_none()))
+    }
+
+    /// The dead letter that an attempt has left; none when it left none, or too many others were made in its millisecond.
+    /// Blocks.
+    pub(super) fn letter_left_by(
+        &self,
+        consumer: &ConsumerId,
+        attempt: &AttemptRecord,
+    ) -> Result<Option<DeadLetterRecord>, Problem> {
         // A dead letter has the time of the attempt that left it, and its id begins with that.
-        let mut before = letter_id_at(last.at.plus_ms(1));
+        let mut before = letter_id_at(attempt.at.plus_ms(1));
+        let mut left = Vec::new();
         for _ in 0..OF_ONE_TIME_MAX / READ {
             let letters = self.inner.engine.dead_letters(Some(&before), READ).map_err(|error| store_problem(&error))?;
-            let Some(oldest) = letters.last() else { return Ok(None) };
-            let ended = oldest.at < last.at;
+            let Some(oldest) = letters.last() else { break };
+            let ended = oldest.at < attempt.at;
             before.clone_from(&oldest.id);
-            let same = |letter: &DeadLetterRecord| letter.consumer == *consumer && letter.seq == event.seq;
-            if let Some(found) = letters.into_iter().find(|letter| letter.at == last.at && same(letter)) {
-                return Ok(Some(found).filter(|letter| letter.closed.is_none()));
-            }
+            left.extend(letters.into_iter().filter(|letter| {
+                let same = (letter.at, letter.seq, letter.attempts) == (attempt.at, attempt.seq, attempt.attempt);
+                same && letter.consumer == *consumer
+            }));
             if ended {
-                return Ok(None);
+                break;
             }
         }
-        Ok(None)
+        Ok(newest_of(left))
     }
+}
+
+/// The newest of the dead letters that one event has left in one millisecond, by attempts of one count. Their ids do not tell:
+/// it is the one that no other came out of, and an open one before one that is closed.
+fn newest_of(letters: Vec<DeadLetterRecord>) -> Option<DeadLetterRecord> {
+    let earlier: Vec<String> = letters.iter().filter_map(|letter| letter.earlier.clone()).collect();
+    letters.into_iter().filter(|letter| !earlier.contains(&letter.id)).max_by_key(|letter| letter.closed.is_none())
 }
 
 fn letter_json(redactor: &Redactor, record: &DeadLetterRecord) -> Value {

@@ -147,10 +147,7 @@ impl Hub {
         };
         let mut found: Vec<&Arc<LifecycleRecord>> = declared.all().filter(fits).collect();
         found.sort_by_cached_key(|record| place(record));
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().map_or_else(|| after.unwrap_or_default().to_owned(), |last| place(last));
-        Page { items: found.iter().map(|record| record.to_json()).collect(), next, has_more }
+        Page::first(found, limit, after.unwrap_or_default(), |last| place(last)).map(|record| record.to_json())
     }
 
     /// Events that broke a declared order, in order of position. A page may end early, with a cursor. Blocks.
@@ -167,11 +164,9 @@ impl Hub {
         let generation = self.declared_lifecycle(org, aggregate_type)?.generation;
         let fits = |flag: &Flag| flag.generation == generation;
         let found = self.inner.engine.flags_after(after, limit + 1, LOOKED_AT_MAX, &fits);
-        let mut found = found.map_err(|error| store_problem(&error))?;
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().map_or(after, |(seq, _)| *seq).0.to_string();
-        Ok(Page { items: found.iter().map(|(seq, flag)| flag_json(*seq, flag)).collect(), next, has_more })
+        let found = found.map_err(|error| store_problem(&error))?;
+        let page = Page::first(found, limit, &after.0.to_string(), |(seq, _)| seq.0.to_string());
+        Ok(page.map(|(seq, flag)| flag_json(seq, &flag)))
     }
 
     /// Where an aggregate stands. Blocks.

@@ -32,6 +32,7 @@ mod directory;
 mod documents;
 mod explain;
 mod handlers;
+mod housekeeping;
 mod idempotent;
 mod jobs;
 mod keys;
@@ -52,6 +53,7 @@ mod schedule;
 mod settings;
 mod sources;
 mod stop;
+mod threads;
 mod upstreams;
 mod webhooks;
 
@@ -171,7 +173,7 @@ struct Inner {
     /// Makes housekeeping panic, for tests.
     house_panics: PanicSwitch,
     stopping: AtomicBool,
-    threads: parking_lot::Mutex<Option<open::ThreadsLife>>,
+    threads: parking_lot::Mutex<Option<threads::ThreadsLife>>,
 }
 
 impl std::fmt::Debug for Inner {

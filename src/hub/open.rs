@@ -1,29 +1,27 @@
 //! Opening a hub: store first, then what is known, then the threads and actors.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::bulk::{Importer, Works, tidy_bulk};
+use super::bulk::{Importer, Works};
 use super::bulk_imports::Imports;
 use super::catalog::Types;
 use super::directory::{Directory, DirectoryParts, Service};
 use super::handlers::{self, HandlerRecord};
+use super::housekeeping::begin_housekeeping;
 use super::keys::Keys;
 use super::lifecycles::Lifecycles;
-use super::owner::{self, NoticeQueue, Noticed, Notices, Owners, keep_house};
+use super::owner::{self, Notices, Owners};
 use super::publishes::{self, Publishes};
 use super::pulls::Pulls;
 use super::quarantine::Noise;
-use super::rotation::forget_old_secrets;
 use super::settings::Settings;
 use super::sources::Sources;
+use super::threads::start_threads;
 use super::upstreams::DeclaredUpstreams;
 use super::webhooks::{Webhooks, webhook_spec, webhook_target};
 use super::{Documents, Hub, Inner};
@@ -54,7 +52,7 @@ use crate::router::{Inboxes, RouterActor, RouterLink, RouterParts};
 use crate::schedule::{Book, Bounds, ScheduleActor, ScheduleParts};
 use crate::store::engine::EngineOptions;
 use crate::store::{ConsumerState, Engine, EventLog, Registry, StoreError};
-use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, keep_running, supervise};
+use crate::supervise::{ActorKind, Health, PanicSwitch, RestartBudget, supervise};
 use crate::trace::{TraceError, Tracer};
 use crate::upstream::cache::ReadCache;
 use crate::upstream::publish::PublisherParts;
@@ -113,56 +111,6 @@ pub enum HubError {
     /// The system gives no thread.
     #[error("threads: {0}")]
     Threads(std::io::Error),
-}
-
-/// The threads of a hub.
-struct Threads {
-    core: ArbiterHandle,
-    lanes: Vec<ArbiterHandle>,
-    life: ThreadsLife,
-}
-
-/// Ends the threads when it is dropped.
-pub(super) struct ThreadsLife {
-    end: oneshot::Sender<()>,
-    ended: oneshot::Receiver<()>,
-}
-
-impl ThreadsLife {
-    /// Ends the threads, with every actor on them, and waits until they have.
-    pub(super) async fn end(self) {
-        // Fails when the threads have ended, which is what is wanted.
-        self.end.send(()).ok();
-        self.ended.await.ok();
-    }
-}
-
-/// Starts an actor system on a thread of its own, with one arbiter for outbox and router and one per delivery lane.
-fn start_threads(lanes: usize) -> std::io::Result<Threads> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (end, asked) = oneshot::channel::<()>();
-    let (done, ended) = oneshot::channel::<()>();
-    std::thread::Builder::new().name("hub".into()).spawn(move || {
-        actix::System::new().block_on(async move {
-            let core = Arbiter::new();
-            let lanes: Vec<Arbiter> = (0..lanes).map(|_| Arbiter::new()).collect();
-            let handles = (core.handle(), lanes.iter().map(Arbiter::handle).collect::<Vec<_>>());
-            if sender.send(handles).is_ok() {
-                // Ends when the hub stops, or when its last handle is dropped.
-                asked.await.ok();
-            }
-            for arbiter in lanes.into_iter().chain([core]) {
-                arbiter.stop();
-                if arbiter.join().is_err() {
-                    tracing::error!("a thread of the hub ended with a panic");
-                }
-            }
-        });
-        // Whoever stopped the hub may not wait.
-        done.send(()).ok();
-    })?;
-    let (core, lanes) = receiver.recv().map_err(std::io::Error::other)?;
-    Ok(Threads { core, lanes, life: ThreadsLife { end, ended } })
 }
 
 impl Hub {
@@ -496,103 +444,5 @@ impl Hub {
         inner.jobs.begin(Arc::new(Works { replays: inner.replays.clone(), bulk: Arc::clone(&inner.bulk) }));
         begin_housekeeping(&threads.core, &inner, noticed);
         Ok(Hub { inner })
-    }
-}
-
-/// Begins what is done now and then, each in a task of its own that outlives its panics.
-fn begin_housekeeping(core: &ArbiterHandle, inner: &Arc<Inner>, noticed: mpsc::UnboundedReceiver<Noticed>) {
-    let keep = |life: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>| {
-        keep_running(core, ActorKind::House, &inner.health, &inner.house_panics, life);
-    };
-    let (hub, clock) = (Arc::downgrade(inner), Arc::clone(&inner.clock));
-    let notices = Arc::new(NoticeQueue::new(noticed));
-    keep(Box::new({
-        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
-        move || keep_house(hub.clone(), Arc::clone(&notices), Arc::clone(&clock)).boxed()
-    }));
-    keep(Box::new({
-        let hub = hub.clone();
-        move || expire_consumers(hub.clone()).boxed()
-    }));
-    keep(Box::new({
-        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
-        move || save_key_uses(hub.clone(), Arc::clone(&clock)).boxed()
-    }));
-    keep(Box::new({
-        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
-        move || forget_old_secrets(hub.clone(), Arc::clone(&clock)).boxed()
-    }));
-    keep(Box::new({
-        let (hub, clock) = (hub.clone(), Arc::clone(&clock));
-        move || expire_quarantine(hub.clone(), Arc::clone(&clock)).boxed()
-    }));
-    keep(Box::new({
-        let hub = hub.clone();
-        move || tidy_bulk(hub.clone()).boxed()
-    }));
-    keep(Box::new(move || forget_old_keys(hub.clone(), Arc::clone(&clock)).boxed()));
-}
-
-/// How often idempotency keys whose time is over are forgotten.
-const SWEEP_KEYS_EVERY: Duration = Duration::from_secs(60);
-
-/// Forgets idempotency keys whose time is over, every now and then, until the hub ends.
-async fn forget_old_keys(hub: Weak<Inner>, clock: SharedClock) {
-    loop {
-        clock.sleep(SWEEP_KEYS_EVERY).await;
-        let Some(inner) = hub.upgrade() else { return };
-        if let Err(error) = inner.idempotency.sweep().await {
-            tracing::warn!(%error, "old idempotency keys are not taken out of the store yet");
-        }
-    }
-}
-
-/// How often it is written when keys were last used.
-const KEY_USES_EVERY: Duration = Duration::from_secs(60);
-
-/// Writes when keys were last used, every now and then, until the hub ends.
-async fn save_key_uses(hub: Weak<Inner>, clock: SharedClock) {
-    loop {
-        clock.sleep(KEY_USES_EVERY).await;
-        let Some(inner) = hub.upgrade() else { return };
-        Hub { inner }.save_key_uses().await;
-    }
-}
-
-/// How often it is looked for quarantined events that are too old.
-const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
-
-/// Lets go of quarantined events that are too old, every now and then, until the hub ends.
-async fn expire_quarantine(hub: Weak<Inner>, clock: SharedClock) {
-    loop {
-        clock.sleep(QUARANTINE_EVERY).await;
-        let Some(inner) = hub.upgrade() else { return };
-        // What fails is logged where it does.
-        let hub = Hub { inner };
-        let expired = hub.blocking(|hub| {
-            hub.expire_quarantine();
-            Ok(())
-        });
-        expired.await.ok();
-    }
-}
-
-/// Removes ephemeral consumers when their time is over, until the hub ends. Sleeps while there are none.
-async fn expire_consumers(hub: Weak<Inner>) {
-    let Some((changed, clock)) =
-        hub.upgrade().map(|inner| (Arc::clone(&inner.pulls.changed), Arc::clone(&inner.clock)))
-    else {
-        return;
-    };
-    loop {
-        let Some(inner) = hub.upgrade() else { return };
-        let next = Hub { inner }.expire_consumers().await;
-        match next {
-            Some(at) => tokio::select! {
-                () = clock.sleep(Duration::from_millis(at.since_ms(clock.now()))) => {}
-                () = changed.notified() => {}
-            },
-            None => changed.notified().await,
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Look-ups: events, where they stand with their consumers, attempts, dead letters, statistics (OUT-2, OUT-3, OUT-8).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +20,7 @@ use crate::lookup::{Column, WalkLimits, Wanted};
 use crate::router::Inboxes as _;
 use crate::router::messages::Inspect as InspectRouter;
 use crate::store::records::PageKey;
-use crate::store::{AttemptRecord, ConsumerState as _, EventLog as _, Position};
+use crate::store::{AttemptPage, AttemptRecord, ConsumerState as _, EventLog as _, Position};
 
 /// Events read for one page; a page may end early, with a cursor, when few match.
 const SCAN_EVENTS_MAX: usize = 50_000;
@@ -90,6 +91,39 @@ pub struct Page<T> {
     pub has_more: bool,
 }
 
+impl<T> Page<T> {
+    /// The first `limit` of what was found; where more was found, there is more. The next page begins at the place of the
+    /// last, or where this one did.
+    #[must_use]
+    pub fn first(mut found: Vec<T>, limit: usize, began: &str, place: impl FnOnce(&T) -> String) -> Self {
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().map_or_else(|| began.to_owned(), place);
+        Self { items: found, next, has_more }
+    }
+
+    /// The page with its items in another form.
+    #[must_use]
+    pub fn map<U>(self, form: impl FnMut(T) -> U) -> Page<U> {
+        let Self { items, next, has_more } = self;
+        Page { items: items.into_iter().map(form).collect(), next, has_more }
+    }
+}
+
+/// Attempts of one event by where they are written, which tells them apart and gives their order: two may have ended in one
+/// millisecond, and counts begin anew when an event is given out again.
+struct OfOneEvent {
+    seq: Seq,
+    attempts: BTreeMap<(PageKey, usize), AttemptRecord>,
+}
+
+impl OfOneEvent {
+    fn add(&mut self, key: PageKey, page: AttemptPage) {
+        let placed = page.attempts.into_iter().enumerate().filter(|(_, attempt)| attempt.seq == self.seq);
+        self.attempts.extend(placed.map(|(at, attempt)| ((key, at), attempt)));
+    }
+}
+
 impl Hub {
     /// The event with this id. Blocks.
     ///
@@ -147,44 +181,32 @@ impl Hub {
         }
     }
 
-    /// The attempts of one event, of those still kept. Blocks.
+    /// The attempts of one event, of those still kept, in the order in which they ended. Blocks.
     ///
     /// Most events are tried when they come in, so the search begins there; one that was tried long after (a backlog, a
     /// late retry) is looked for from the newest attempts back. So is one that was given up: it may have been given out
     /// again since.
     pub(super) fn attempts_of(&self, consumer: &ConsumerId, event: &Event) -> Result<Vec<AttemptRecord>, Problem> {
         let engine = &self.inner.engine;
-        let received_ms = event.received_at.0;
-        let mut found = Vec::new();
-        let mut from_ms = received_ms;
+        let mut from = PageKey { at_ms: event.received_at.0, part: 0 };
+        let mut found = OfOneEvent { seq: event.seq, attempts: BTreeMap::new() };
         for _ in 0..ATTEMPT_PAGES_NEAR / PAGES_READ {
-            let pages = engine.attempts_since(consumer, from_ms, PAGES_READ).map_err(|error| store_problem(&error))?;
-            let read = pages.len();
-            let newest_ms = pages.last().and_then(|page| page.attempts.last()).map(|attempt| attempt.at.0);
-            let attempts = pages.into_iter().flat_map(|page| page.attempts);
-            for attempt in attempts.filter(|attempt| attempt.seq == event.seq) {
-                if !found.contains(&attempt) {
-                    found.push(attempt);
-                }
-            }
-            let settled = found.iter().any(|attempt: &AttemptRecord| attempt.next_try_at.is_none());
-            match newest_ms {
-                Some(newest_ms) if read == PAGES_READ && !settled && newest_ms > from_ms => from_ms = newest_ms,
+            let pages = engine.attempts_since(consumer, from, PAGES_READ).map_err(|error| store_problem(&error))?;
+            let newest = pages.last().filter(|_| pages.len() == PAGES_READ).map(|(key, _)| *key);
+            pages.into_iter().for_each(|(key, page)| found.add(key, page));
+            let settled = found.attempts.values().any(|attempt| attempt.next_try_at.is_none());
+            match newest {
+                Some(newest) if !settled => from = newest.next(),
                 Some(_) | None => break,
             }
         }
-        if found.iter().any(|attempt| attempt.outcome == DELIVERED) {
-            return Ok(found);
+        if !found.attempts.values().any(|attempt| attempt.outcome == DELIVERED) {
+            let pages =
+                engine.attempts(consumer, PageKey::MAX, ATTEMPT_PAGES_MAX).map_err(|error| store_problem(&error))?;
+            let since = pages.into_iter().take_while(|(key, _)| key.at_ms >= event.received_at.0);
+            since.for_each(|(key, page)| found.add(key, page));
         }
-        let pages =
-            engine.attempts(consumer, PageKey::MAX, ATTEMPT_PAGES_MAX).map_err(|error| store_problem(&error))?;
-        let pages = pages.into_iter().take_while(|(key, _)| key.at_ms >= received_ms);
-        for attempt in pages.flat_map(|(_, page)| page.attempts).filter(|attempt| attempt.seq == event.seq) {
-            if !found.contains(&attempt) {
-                found.push(attempt);
-            }
-        }
-        Ok(found)
+        Ok(found.attempts.into_values().collect())
     }
 
     /// Attempts of a consumer, newest first, from before the cursor (`at.part.index`) back. Blocks.
@@ -207,8 +229,7 @@ impl Hub {
                 for attempt in page.attempts.iter().rev().skip(skip) {
                     if items.len() >= limit {
                         // The page itself is read again: the bound is exclusive.
-                        let again = PageKey { at_ms: key.at_ms, part: key.part.saturating_add(1) };
-                        return Ok(Page { items, next: cursor_text(again, skip), has_more: true });
+                        return Ok(Page { items, next: cursor_text(key.next(), skip), has_more: true });
                     }
                     items.push(attempt_json(attempt));
                     skip += 1;

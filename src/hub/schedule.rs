@@ -36,10 +36,9 @@ impl Hub {
         limit: usize,
     ) -> Result<Page<Value>, Problem> {
         let after = cursor.map(read_cursor).transpose()?;
-        let mut found = self.inner.book.after(after, org, limit + 1);
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().map_or_else(|| cursor.unwrap_or_default().to_owned(), |last| cursor_of(last.key));
+        let found = self.inner.book.after(after, org, limit + 1);
+        let Page { items: found, next, has_more } =
+            Page::first(found, limit, cursor.unwrap_or_default(), |last| cursor_of(last.key));
         let mut items = Vec::with_capacity(found.len());
         for one in &found {
             // What was released while the page was being read waits no longer.

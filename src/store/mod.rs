@@ -309,12 +309,16 @@ pub trait ConsumerState: Send + Sync {
         pages: usize,
     ) -> Result<Vec<(records::PageKey, AttemptPage)>, StoreError>;
 
-    /// Attempt records of a consumer, oldest page first, from the time `from_ms` (Unix milliseconds) on.
+    /// Attempt records of a consumer, oldest page first, from this page on, each page with its key.
     ///
     /// # Errors
     /// When the engine fails or a record is damaged.
-    fn attempts_since(&self, consumer: &ConsumerId, from_ms: u64, pages: usize)
-    -> Result<Vec<AttemptPage>, StoreError>;
+    fn attempts_since(
+        &self,
+        consumer: &ConsumerId,
+        from: records::PageKey,
+        pages: usize,
+    ) -> Result<Vec<(records::PageKey, AttemptPage)>, StoreError>;
 
     /// A dead letter.
     ///

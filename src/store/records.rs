@@ -137,6 +137,15 @@ impl PageKey {
     /// After every page.
     pub const MAX: Self = Self { at_ms: u64::MAX, part: u32::MAX };
 
+    /// Directly after this page.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self.part.checked_add(1) {
+            Some(part) => Self { at_ms: self.at_ms, part },
+            None => Self { at_ms: self.at_ms.saturating_add(1), part: 0 },
+        }
+    }
+
     /// Big-endian bytes, which sort as the keys do.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 12] {

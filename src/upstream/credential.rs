@@ -98,6 +98,12 @@ impl Credential {
     /// # Errors
     /// A problem naming the member under `auth`.
     pub fn from_json(value: Value, policy: &AddressPolicy, inline: Inline) -> Result<Self, Problem> {
+        let credential = Self::read(value, policy, inline)?;
+        credential.with_secret(PLACEHOLDER, policy)?.check_visible()?;
+        Ok(credential)
+    }
+
+    fn read(value: Value, policy: &AddressPolicy, inline: Inline) -> Result<Self, Problem> {
         let Value::Object(sent) = value else { return Err(Problem::field("auth", "an object", "another type")) };
         let words = || KINDS.map(|(kind, _)| kind).join(", ");
         let kind = match sent.get("kind") {
@@ -126,7 +132,7 @@ impl Credential {
     /// The credential of a text that was sealed; none when it is not one.
     #[must_use]
     pub fn from_sealed_text(text: &Secret, policy: &AddressPolicy) -> Option<Self> {
-        Self::from_json(serde_json::from_str(text.expose()).ok()?, policy, Inline::Sealed).ok()
+        Self::read(serde_json::from_str(text.expose()).ok()?, policy, Inline::Sealed).ok()
     }
 
     /// The text to seal.
@@ -149,7 +155,7 @@ impl Credential {
                 whole.insert(self.member.to_owned(), Value::from(secret));
             }
         }
-        Auth::from_json(Value::Object(whole), policy)
+        Auth::from_kept(Value::Object(whole), policy)
     }
 
     /// Reads the secret where it is. Blocks when that is a file.
@@ -233,6 +239,16 @@ mod tests {
     fn header(auth: &Auth) -> String {
         let (name, value) = auth.header().expect("a header");
         format!("{name}: {}", value.to_str().expect("text"))
+    }
+
+    #[test]
+    fn a_header_that_is_not_visible_ascii_is_refused_anew_and_read_where_it_was_sealed() {
+        let sent = json!({"kind": "header", "name": "X-Key", "value": "caf\u{e9} 4711"});
+        let problem = read(sent.clone()).expect_err("not visible ASCII");
+        assert_eq!(problem.field.as_deref(), Some("auth.value"));
+        assert!(!format!("{problem:?}").contains("4711"), "{problem:?}");
+        let sealed = Credential::from_sealed_text(&Secret::new(sent.to_string()), &OPEN).expect("sealed before");
+        assert!(sealed.resolve(&OPEN).expect("there").header().is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::guard::AddressPolicy;
+use super::headers::is_visible;
 use super::outbound::check_identity;
 use super::record::{HEADER_CHARS_MAX, RESERVED_HEADERS};
 use crate::ground::error::Problem;
@@ -229,6 +230,32 @@ impl Auth {
     /// # Errors
     /// A problem naming the member under `auth`.
     pub fn from_json(value: Value, policy: &AddressPolicy) -> Result<Self, Problem> {
+        let auth = Self::from_kept(value, policy)?;
+        auth.check_visible()?;
+        Ok(auth)
+    }
+
+    /// Refuses a header of its own that is not visible ASCII.
+    ///
+    /// # Errors
+    /// A problem naming the member under `auth`.
+    pub fn check_visible(&self) -> Result<(), Problem> {
+        match self {
+            Self::Header { name: _, value } if !is_visible(value.expose()) => {
+                let limit = format!("up to {HEADER_CHARS_MAX} visible ASCII characters");
+                Err(Problem::field("auth.value", limit, "***"))
+            }
+            Self::Header { .. } | Self::Bearer { .. } | Self::Basic { .. } | Self::Oauth2(_) | Self::Mtls { .. } => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads one that is kept: it may be older than [`Auth::check_visible`] is.
+    ///
+    /// # Errors
+    /// A problem naming the member under `auth`.
+    pub fn from_kept(value: Value, policy: &AddressPolicy) -> Result<Self, Problem> {
         let mut members = Members::of("auth", value)?;
         let kind = members.text("kind", NAME_CHARS_MAX)?;
         let auth = match kind.as_deref() {
@@ -418,6 +445,18 @@ mod tests {
 
     fn read(value: Value) -> Result<Auth, Problem> {
         Auth::from_json(value, &OPEN)
+    }
+
+    #[test]
+    fn a_header_that_is_not_visible_ascii_is_refused_anew_and_taken_from_where_it_was_kept() {
+        for value in ["caf\u{e9} 4711", "\u{4711}", "4711\u{a0}"] {
+            let sent = json!({"kind": "header", "name": "x-key", "value": value});
+            let problem = read(sent.clone()).expect_err("not visible ASCII");
+            assert_eq!(problem.field.as_deref(), Some("auth.value"));
+            assert!(!format!("{problem:?}").contains("4711"), "{problem:?}");
+            let kept = Auth::from_kept(sent, &OPEN).expect("taken before");
+            assert!(kept.header().is_some(), "it goes out as it did");
+        }
     }
 
     #[test]

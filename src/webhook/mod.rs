@@ -18,6 +18,7 @@ pub mod auth;
 pub mod delivery;
 pub mod format;
 pub mod guard;
+pub(crate) mod headers;
 pub mod health;
 pub mod oauth;
 pub mod outbound;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::auth::{Auth, Credentials, Proxy};
 use super::format::{FORMATS, Format, TemplateSettings};
 use super::guard::AddressPolicy;
+use super::headers::{HeaderRules, is_visible, read_headers};
 use super::health::HealthSettings;
 use super::signer::SigningMode;
 use crate::breaker::BreakerSettings;
@@ -246,34 +247,17 @@ impl WebhookRecord {
     }
 }
 
-fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Problem> {
-    let Some(value) = fields.take("headers") else { return Ok(None) };
-    let Value::Object(map) = value else {
-        return Err(Problem::field("headers", "an object of texts", value));
+fn headers(sent: Value) -> Result<BTreeMap<String, String>, Problem> {
+    let rules = HeaderRules {
+        headers_max: HEADERS_MAX,
+        reserved: RESERVED_HEADERS,
+        reserved_limit: "not one that the hub sets itself",
     };
-    if map.len() > HEADERS_MAX {
-        return Err(Problem::field("headers", format!("at most {HEADERS_MAX}"), map.len()));
-    }
-    let mut out = BTreeMap::new();
-    for (name, value) in map {
-        let field = format!("headers.{name}");
-        let name = name.to_ascii_lowercase();
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(Problem::field(field, "a header name (RFC 9110)", name));
-        }
-        if RESERVED_HEADERS.contains(&name.as_str()) {
-            return Err(Problem::field(field, "not one that the hub sets itself", name));
-        }
-        // The value may be a credential: it is not repeated.
-        let Value::String(text) = value else {
-            return Err(Problem::field(field, "a text", "another type"));
-        };
-        if text.chars().count() > HEADER_CHARS_MAX || HeaderValue::from_str(&text).is_err() {
-            return Err(Problem::field(field, format!("up to {HEADER_CHARS_MAX} visible ASCII characters"), "***"));
-        }
-        out.insert(name, text);
-    }
-    Ok(Some(out))
+    read_headers(sent, rules, |field, text| {
+        let fits = text.chars().count() <= HEADER_CHARS_MAX && is_visible(&text);
+        let limit = || format!("up to {HEADER_CHARS_MAX} visible ASCII characters");
+        if fits { Ok(text) } else { Err(Problem::field(field, limit(), "***")) }
+    })
 }
 
 /// What the settings of a webhook are read against.
@@ -304,8 +288,8 @@ fn shared(
     if settings.format == Format::Template && settings.template.is_none() {
         return Err(Problem::field("template", "required by the format `template`: {body, content_type?}", "nothing"));
     }
-    if let Some(headers) = headers(fields)? {
-        settings.headers = headers;
+    if let Some(sent) = fields.take("headers") {
+        settings.headers = headers(sent)?;
     }
     match fields.sent("auth") {
         None => {}

@@ -25,6 +25,7 @@ mod deliveries;
 mod demo;
 mod embed;
 mod explain;
+mod explain_by_clock;
 mod filters;
 mod formats;
 mod idempotency;

@@ -518,6 +518,33 @@ async fn webhooks_that_do_not_fit_are_refused_by_the_name_of_the_field() {
 }
 
 #[tokio::test]
+async fn headers_that_are_not_visible_ascii_are_refused_by_name_and_not_repeated() {
+    let hub = Hub::start().await;
+    let acme = hub.acme().await;
+    let wanted = json!({"url": "https://example.com/hook", "org": "acme", "event_types": ["*"]});
+    let id = acme.post("/v1/webhooks", &wanted).await.expect(201).json()["id"].as_str().unwrap().to_owned();
+    for (field, name, value) in [
+        ("headers.x-team", "headers", json!({"x-team": "caf\u{e9} 4711"})),
+        ("headers.x-team", "headers", json!({"x-team": "4711\u{2028}"})),
+        ("headers.x-team", "headers", json!({"x-team": "4711\tblue"})),
+        ("auth.value", "auth", json!({"kind": "header", "name": "x-key", "value": "caf\u{e9} 4711"})),
+    ] {
+        let mut made = wanted.clone();
+        made[name] = value.clone();
+        for answer in [
+            acme.post("/v1/webhooks", &made).await,
+            acme.patch(&format!("/v1/webhooks/{id}"), &json!({ name: value })).await,
+        ] {
+            let problem = answer.expect_problem(400, "invalid-field").json();
+            assert_eq!(problem["field"], field, "{problem}");
+            assert!(problem["limit"].as_str().is_some_and(|limit| limit.contains("visible ASCII")), "{problem}");
+            assert!(!problem.to_string().contains("4711"), "{problem}");
+        }
+    }
+    assert_eq!(items(&acme.get("/v1/webhooks").await.expect(200).json()).len(), 1);
+}
+
+#[tokio::test]
 async fn addresses_inside_are_refused_however_they_are_written() {
     let hub = Hub::start_with(&[("DELIVERY__ALLOW_PRIVATE_NETWORKS", "false")]).await;
     let receiver = Receiver::start();

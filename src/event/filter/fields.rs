@@ -19,13 +19,32 @@ pub const EVENT_TYPES_MAX: usize = 100;
 /// When a field does not fit.
 pub fn read_clauses(fields: &mut Fields, filter: &mut EventFilter) -> Result<(), Problem> {
     read_scopes(fields, filter)?;
-    match fields.sent("filter") {
+    read_expression(fields, "filter", filter)
+}
+
+/// Takes the expression out of the field that holds it: `filter`, or another name where that would mislead.
+///
+/// # Errors
+/// When it does not fit; the problem names the field.
+pub fn read_expression(fields: &mut Fields, name: &'static str, filter: &mut EventFilter) -> Result<(), Problem> {
+    match fields.sent(name) {
         None => {}
         Some(Value::Null) => filter.expression = None,
-        Some(Value::String(text)) => filter.expression = Some(Expression::parse(&text)?),
-        Some(other) => return Err(Problem::field("filter", "an expression, as a text", other)),
+        Some(Value::String(text)) => {
+            filter.expression = Some(Expression::parse(&text).map_err(|problem| renamed(problem, name))?);
+        }
+        Some(other) => return Err(Problem::field(name, "an expression, as a text", other)),
     }
     Ok(())
+}
+
+/// A mistake in an expression, under the name of the field that holds it.
+fn renamed(mut problem: Problem, name: &str) -> Problem {
+    if let Some(rest) = problem.detail.strip_prefix("filter") {
+        problem.detail = format!("{name}{rest}");
+    }
+    problem.field = problem.field.map(|field| if field == "filter" { name.to_owned() } else { field });
+    problem
 }
 
 /// Takes `event_types`, `channel`, `facility` and `service` alone.

@@ -1,4 +1,4 @@
-//! The catalog: types, versions, policies, contracts, lifecycles of aggregates, the quarantine.
+//! The catalog: types, versions, policies, contracts, the quarantine.
 
 use actix_web::http::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,6 @@ use super::schema::{
     EVENT_TYPE, FieldList, answer, answer_with, any_text, count, flag, id, list, list_of, nullable, page, reference,
     request, text, time, told, whole, words,
 };
-use crate::catalog::aggregate::{STATE_CHARS_MAX, STATES_MAX, TRANSITIONS_MAX};
 use crate::catalog::policy::{
     Finding, Mode, QUARANTINE_AGE_MS_MAX, QUARANTINE_AGE_MS_MIN, QUARANTINE_BYTES_MAX, QUARANTINE_EVENTS_MAX,
 };
@@ -18,17 +17,17 @@ use crate::catalog::record::{Compatibility, Lifecycle, VersionState};
 use crate::catalog::schema::SCHEMA_BYTES_MAX;
 use crate::event::redact::{Audience, PATH_CHARS_MAX, REDACTIONS_MAX, RedactAction};
 use crate::ground::error::ProblemKind;
-use crate::ground::limits::{AGGREGATE_ID_CHARS_MAX, CODE_CHARS_MAX, EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
+use crate::ground::limits::{CODE_CHARS_MAX, EVENT_TYPE_CHARS_MAX, SCOPE_CHARS_MAX};
 use crate::hub::{REASON_CHARS_MAX, REDRIVE_MAX, Scope};
 
-const TAG: &str = "catalog";
+pub(super) const TAG: &str = "catalog";
 const QUARANTINE: &str = "quarantine";
 
-fn event_type() -> Value {
+pub(super) fn event_type() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE })
 }
 
-fn example(name: &str, summary: &str, value: &Value) -> Value {
+pub(super) fn example(name: &str, summary: &str, value: &Value) -> Value {
     json!({ name: { "summary": summary, "value": value } })
 }
 
@@ -41,7 +40,7 @@ fn invoice_schema() -> Value {
 }
 
 pub(super) fn operations() -> Vec<Operation> {
-    [types(), versions(), readings(), lifecycles(), quarantine()].into_iter().flatten().collect()
+    [types(), versions(), readings(), quarantine()].into_iter().flatten().collect()
 }
 
 fn named(operation: Operation) -> Operation {
@@ -212,70 +211,6 @@ fn readings() -> Vec<Operation> {
     ]
 }
 
-fn lifecycles() -> Vec<Operation> {
-    let on = |scope, id, method, path| Operation::scoped(scope, TAG, id, method, path);
-    let one = "/v1/catalog/lifecycles/{aggregate_type}";
-    let of = |operation: Operation| {
-        operation.path_parameter("aggregate_type", "The aggregates' type", text(SCOPE_CHARS_MAX)).common(&["org"])
-    };
-    let order = json!({
-        "states": ["draft", "sent", "paid"],
-        "initial": "draft",
-        "transitions": [
-            { "from": "draft", "to": "sent", "event_type": "invoice.sent" },
-            { "from": "sent", "to": "paid", "event_type": "invoice.paid" },
-        ],
-    });
-    vec![
-        on(Scope::Read, "listLifecycles", Method::GET, "/v1/catalog/lifecycles")
-            .told("List the declared orders of aggregates", "By org and type of aggregate.")
-            .common(&["org", "cursor", "limit"])
-            .answers(200, "A page of orders.", page("items", "Lifecycle")),
-        of(on(Scope::Manage, "putLifecycle", Method::PUT, one))
-            .told(
-                "Declare the order of events of an aggregate",
-                "Events that break it are flagged, never refused. It is followed from the first event of the log; a changed order is followed anew.",
-            )
-            .json(reference("NewLifecycle"), example("invoice", "An invoice is sent, then paid", &order))
-            .answers(201, "The order is new.", reference("Lifecycle"))
-            .answers(200, "It was there, perhaps as another.", reference("Lifecycle"))
-            .correlated()
-            .refuses(&[ProblemKind::Conflict, ProblemKind::Forbidden, ProblemKind::DiskFull]),
-        of(on(Scope::Read, "getLifecycle", Method::GET, one))
-            .told("Look up a declared order", "")
-            .answers(200, "The order.", reference("Lifecycle"))
-            .refuses(&[ProblemKind::Forbidden]),
-        of(on(Scope::Manage, "deleteLifecycle", Method::DELETE, one))
-            .told("Take a declared order back", "Its flags count no longer.")
-            .answers_empty(204, "It is gone.")
-            .refuses(&[ProblemKind::Forbidden]),
-        of(on(Scope::Read, "listLifecycleFlags", Method::GET, "/v1/catalog/lifecycles/{aggregate_type}/flags"))
-            .told("List events that broke a declared order", "In order of position.")
-            .common(&["cursor", "limit"])
-            .answers(200, "A page of events.", page("items", "LifecycleFlag"))
-            .refuses(&[ProblemKind::Forbidden]),
-        of(on(
-            Scope::Read,
-            "getAggregateState",
-            Method::GET,
-            "/v1/catalog/lifecycles/{aggregate_type}/aggregates/{id}",
-        ))
-        .path_parameter("id", "The aggregate's id", text(AGGREGATE_ID_CHARS_MAX))
-        .told("Where an aggregate stands in its declared order", "One that was not seen stands at the initial state.")
-        .answers(
-            200,
-            "Its state.",
-            answer(vec![
-                ("aggregate_type", told()),
-                ("aggregate_id", told()),
-                ("state", told()),
-                ("seq", nullable(count())),
-            ]),
-        )
-        .refuses(&[ProblemKind::Forbidden]),
-    ]
-}
-
 fn quarantine() -> Vec<Operation> {
     let on = |scope, id, method, path| Operation::scoped(scope, QUARANTINE, id, method, path);
     let one = |operation: Operation| operation.path_parameter("id", "The id in the quarantine", text(SCOPE_CHARS_MAX));
@@ -383,7 +318,7 @@ fn type_wish() -> Value {
     )
 }
 
-fn written() -> FieldList {
+pub(super) fn written() -> FieldList {
     vec![
         ("created_at", time()),
         ("created_by", reference("WriteContext")),
@@ -446,36 +381,6 @@ fn quarantined_with_event() -> Value {
     let mut fields = quarantined();
     fields.push(("event", nullable(open_object())));
     answer(fields)
-}
-
-fn order() -> FieldList {
-    let state = || text(STATE_CHARS_MAX);
-    let transition =
-        request(vec![("from", state()), ("to", state()), ("event_type", event_type())], &["from", "to", "event_type"]);
-    vec![
-        ("states", list_of(state(), 1, STATES_MAX)),
-        ("initial", state()),
-        ("transitions", list_of(transition, 1, TRANSITIONS_MAX)),
-    ]
-}
-
-fn flag_fields() -> FieldList {
-    vec![
-        ("seq", count()),
-        ("event_id", told()),
-        ("type", told()),
-        ("aggregate_id", told()),
-        ("state", told()),
-        ("state_after", told()),
-        ("expected", list(told())),
-    ]
-}
-
-/// What the order of its aggregate says of an event that breaks it.
-pub(super) fn lifecycle_note() -> Value {
-    let mut fields = flag_fields();
-    fields.push(("flagged", flag()));
-    nullable(answer(fields))
 }
 
 /// What a policy says of an event that was taken.
@@ -548,10 +453,6 @@ pub(super) fn schemas() -> FieldList {
         ("state", nullable(words(["draft", "active"]))),
         ("schema", json!({ "type": ["object", "boolean"] })),
     ];
-    let mut lifecycle: FieldList = vec![("org", told()), ("aggregate_type", told())];
-    lifecycle.extend(order());
-    lifecycle.push(("since_seq", count()));
-    lifecycle.extend(written());
     let made =
         answer(vec![("name", told()), ("version", nullable(told())), ("data", anything()), ("generated", flag())]);
     let mode = || words(Mode::ALL.map(Mode::as_str));
@@ -588,9 +489,6 @@ pub(super) fn schemas() -> FieldList {
         ("CatalogPolicy", answer(policy)),
         ("PolicyChange", request(change, &[])),
         ("ExportContract", contract()),
-        ("NewLifecycle", request(order(), &["states", "initial", "transitions"])),
-        ("Lifecycle", answer(lifecycle)),
-        ("LifecycleFlag", answer(flag_fields())),
         ("Violation", answer(violation)),
         ("QuarantinedEvent", answer(quarantined())),
         ("RedriveQuarantine", request(redrive, &[])),

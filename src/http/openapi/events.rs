@@ -3,12 +3,12 @@
 use actix_web::http::Method;
 use serde_json::{Value, json};
 
-use super::catalog;
 use super::operation::Operation;
 use super::schema::{
     EVENT_TYPE, FieldList, PRINTABLE, TRACEPARENT, TRACESTATE, answer, answer_with, any_text, count, flag, list,
     list_of, nullable, page, problem, reference, request, text, time, told, words,
 };
+use super::{catalog, lifecycles};
 use crate::config::Limits;
 use crate::event::cloudevents::{BATCH, STRUCTURED};
 use crate::ground::error::ProblemKind;
@@ -170,7 +170,7 @@ fn explanation() -> Value {
         answer(vec![("id", told()), ("seq", count()), ("org", told()), ("type", told()), ("received_at", time())]);
     answer(vec![
         ("event", event),
-        ("lifecycle", catalog::lifecycle_note()),
+        ("lifecycle", lifecycles::lifecycle_note()),
         ("consumers", list(consumer)),
         ("next_cursor", told()),
         ("has_more", flag()),

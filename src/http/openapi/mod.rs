@@ -19,6 +19,7 @@ mod exports;
 mod health;
 mod imports;
 mod jobs;
+mod lifecycles;
 mod links;
 mod operation;
 mod publishes;
@@ -61,6 +62,7 @@ fn operations(limits: &Limits) -> Vec<Operation> {
         links::operations(),
         sources::operations(),
         catalog::operations(),
+        lifecycles::operations(),
         webhooks::operations(),
         consumers::operations(),
         replays::operations(),
@@ -110,6 +112,7 @@ fn schemas() -> Map<String, Value> {
         links::schemas(),
         sources::schemas(),
         catalog::schemas(),
+        lifecycles::schemas(),
         webhooks::schemas(),
         replays::schemas(),
         jobs::schemas(),

@@ -239,6 +239,12 @@ fn is_first_row(key: &[u8]) -> bool {
     !key.contains(&0)
 }
 
+/// A page of attempts with its key; none under a key that is none.
+fn read_page(key: &[u8], value: &[u8]) -> Result<Option<(PageKey, AttemptPage)>, StoreError> {
+    let Some(Ok(place)) = key.len().checked_sub(12).map(|at| <[u8; 12]>::try_from(&key[at..])) else { return Ok(None) };
+    Ok(Some((PageKey::from_bytes(place), decode(ATTEMPTS_VERSION, value, "attempts")?)))
+}
+
 impl ConsumerState for Engine {
     fn commit(&self, ops: Vec<StateOp>, durability: Durability) -> Result<(), StoreError> {
         self.with(|inner| {
@@ -308,10 +314,7 @@ impl ConsumerState for Engine {
             for tree in trees {
                 for row in tree.range(from.clone()..to.clone()).rev().take(pages - out.len()) {
                     let (key, value) = row?;
-                    let Some(Ok(page)) = key.len().checked_sub(12).map(|at| <[u8; 12]>::try_from(&key[at..])) else {
-                        continue;
-                    };
-                    out.push((PageKey::from_bytes(page), decode(ATTEMPTS_VERSION, &value, "attempts")?));
+                    out.extend(read_page(&key, &value)?);
                 }
                 if out.len() >= pages {
                     break;
@@ -324,18 +327,18 @@ impl ConsumerState for Engine {
     fn attempts_since(
         &self,
         consumer: &ConsumerId,
-        from_ms: u64,
+        from: PageKey,
         pages: usize,
-    ) -> Result<Vec<AttemptPage>, StoreError> {
+    ) -> Result<Vec<(PageKey, AttemptPage)>, StoreError> {
         self.with(|inner| {
-            let first = from_ms - from_ms % ATTEMPTS_TREE_MS;
+            let first = from.at_ms - from.at_ms % ATTEMPTS_TREE_MS;
             let trees: Vec<Tree> = inner.attempts.lock().trees.range(first..).map(|(_, tree)| tree.clone()).collect();
-            let from = attempts_key(consumer, PageKey { at_ms: from_ms, part: 0 });
-            let to = attempts_key(consumer, PageKey::MAX);
+            let (from, to) = (attempts_key(consumer, from), attempts_key(consumer, PageKey::MAX));
             let mut out = Vec::new();
             for tree in trees {
                 for row in tree.range(from.clone()..to.clone()).take(pages - out.len()) {
-                    out.push(decode(ATTEMPTS_VERSION, &row?.1, "attempts")?);
+                    let (key, value) = row?;
+                    out.extend(read_page(&key, &value)?);
                 }
                 if out.len() >= pages {
                     break;

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::pattern::Pattern;
 use crate::event::filter::EventFilter;
-use crate::event::filter::expression::Expression;
-use crate::event::filter::fields::read_scopes;
+use crate::event::filter::fields::{read_expression, read_scopes};
 use crate::event::filter::path::{FieldPath, PATH_CHARS_MAX};
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
@@ -17,6 +15,7 @@ use crate::ground::limits::SCOPE_CHARS_MAX;
 use crate::inbox::state::Ordering;
 use crate::retry::RetryPolicy;
 use crate::upstream::call::Method;
+use crate::webhook::headers::{HeaderRules, is_visible, read_headers};
 use crate::webhook::template::Template;
 
 /// Most rules of an upstream.
@@ -172,10 +171,7 @@ fn read_rule(mut fields: Fields, org: Option<&str>) -> Result<PublishRule, Probl
     if filter.event_types.is_empty() {
         return Err(Problem::field("event_types", "required: at least one pattern", "nothing"));
     }
-    if let Some(when) = fields.take("when") {
-        let text = when.as_str().ok_or_else(|| Problem::field("when", "an expression, as a text", &when))?;
-        filter.expression = Some(Expression::parse(text).map_err(|problem| renamed(problem, "filter", "when"))?);
-    }
+    read_expression(&mut fields, "when", &mut filter)?;
     let requires = fields.texts("requires", REQUIRES_MAX, PATH_CHARS_MAX)?.unwrap_or_default();
     let path = |(at, text): (usize, &String)| FieldPath::parse(text, &format!("requires[{at}]"));
     filter.requires = requires.iter().enumerate().map(path).collect::<Result<_, _>>()?;
@@ -196,14 +192,6 @@ fn read_rule(mut fields: Fields, org: Option<&str>) -> Result<PublishRule, Probl
     let description = fields.text("description", DESCRIPTION_CHARS_MAX)?;
     fields.finish()?;
     Ok(PublishRule { name, filter, ordering, concurrency, retry, paused, about, call, description })
-}
-
-fn renamed(mut problem: Problem, from: &str, to: &str) -> Problem {
-    if let Some(rest) = problem.detail.strip_prefix(from) {
-        problem.detail = format!("{to}{rest}");
-    }
-    problem.field = problem.field.map(|field| if field == from { to.to_owned() } else { field });
-    problem
 }
 
 fn read_about(mut fields: Fields) -> Result<AboutPaths, Problem> {
@@ -229,10 +217,7 @@ fn read_call(mut fields: Fields) -> Result<CallSettings, Problem> {
     }
     let path = fields.required_text("path", super::pattern::PATTERN_CHARS_MAX)?;
     let path = read_path(&path)?;
-    let headers = match fields.take("headers") {
-        None => BTreeMap::new(),
-        Some(sent) => read_headers(sent)?,
-    };
+    let headers = fields.take("headers").map(headers).transpose()?.unwrap_or_default();
     let format = fields.choice("format", FORMATS)?.unwrap_or_default();
     let body = match fields.take("body") {
         None => None,
@@ -267,34 +252,20 @@ fn read_path(text: &str) -> Result<Pattern, Problem> {
     Ok(pattern)
 }
 
-fn read_headers(sent: Value) -> Result<BTreeMap<String, Pattern>, Problem> {
-    let Value::Object(map) = sent else {
-        return Err(Problem::field("headers", "an object of texts", sent));
+fn headers(sent: Value) -> Result<BTreeMap<String, Pattern>, Problem> {
+    let rules = HeaderRules {
+        headers_max: HEADERS_MAX,
+        reserved: RESERVED_HEADERS,
+        reserved_limit: "not one that the hub sets itself; a credential belongs into the upstream's `auth`",
     };
-    if map.len() > HEADERS_MAX {
-        return Err(Problem::field("headers", format!("at most {HEADERS_MAX}"), map.len()));
-    }
-    let mut out = BTreeMap::new();
-    for (name, value) in map {
-        let field = format!("headers.{name}");
-        let name = name.to_ascii_lowercase();
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(Problem::field(field, "a header name (RFC 9110)", name));
+    read_headers(sent, rules, |field, text| {
+        let pattern = Pattern::parse(&text, field)?;
+        if pattern.plain().all(is_visible) {
+            Ok(pattern)
+        } else {
+            Err(Problem::field(field, "visible ASCII outside its places", "something else"))
         }
-        if RESERVED_HEADERS.contains(&name.as_str()) {
-            let limit = "not one that the hub sets itself; a credential belongs into the upstream's `auth`";
-            return Err(Problem::field(field, limit, name));
-        }
-        let Value::String(text) = value else {
-            return Err(Problem::field(field, "a text", "another type"));
-        };
-        let pattern = Pattern::parse(&text, &field)?;
-        if pattern.plain().any(|plain| !plain.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
-            return Err(Problem::field(field, "visible ASCII outside its places", "something else"));
-        }
-        out.insert(name, pattern);
-    }
-    Ok(out)
+    })
 }
 
 impl PublishRule {
