@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod bench;
 mod bulk;
+mod bulk_catalog;
 mod bulk_round_trip;
 mod catalog;
 mod catalog_crash;
