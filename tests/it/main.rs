@@ -61,6 +61,7 @@ mod settings;
 mod shutdown;
 mod signing;
 mod sources;
+mod spec_rows;
 mod store;
 mod support;
 mod traces;
