@@ -16,6 +16,7 @@ mod catalog;
 mod catalog_crash;
 mod catalog_policy;
 mod cdc;
+mod cli_integrations;
 mod cloud_events;
 mod consumers;
 mod crash;
