@@ -3,6 +3,7 @@
 //! A hub on this machine is found through `DIR/addresses.json` and `DIR/admin.token`; the admin listener serves
 //! everything for every org, so it is the default. `--url` with `--key` goes to a public listener instead.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -167,6 +168,9 @@ impl Client {
     /// When no hub is named and none is found, or the credential cannot be sent.
     pub fn new(target: &Target, door: Door) -> Result<Self, Failure> {
         let (base, token) = target.resolve(door)?;
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(Failure::Usage("no credentials in the URL of a hub; use --key or --admin-token".to_owned()));
+        }
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| Failure::Usage("the key or token has characters that no header may have".to_owned()))?;
         bearer.set_sensitive(true);
@@ -278,7 +282,7 @@ pub struct Refusal {
 
 /// Query parameters, those that are given.
 #[derive(Clone, Debug, Default)]
-pub struct Query(Vec<(&'static str, String)>);
+pub struct Query(Vec<(Cow<'static, str>, String)>);
 
 impl Query {
     /// No parameters.
@@ -290,7 +294,14 @@ impl Query {
     /// With this one, when it is given.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
-        self.0.extend(value.map(|value| (name, value.to_string())));
+        self.0.extend(value.map(|value| (name.into(), value.to_string())));
+        self
+    }
+
+    /// With one whose name is not known beforehand.
+    #[must_use]
+    pub fn with_named(mut self, name: String, value: String) -> Self {
+        self.0.push((name.into(), value));
         self
     }
 }

@@ -15,14 +15,17 @@ mod events;
 mod export;
 mod import;
 mod keys;
+mod links;
 mod listen;
 mod pause;
 mod publish;
 mod replay;
+mod rules;
 mod schedule;
 mod serve;
 mod sources;
 mod tail;
+mod upstreams;
 mod verify;
 mod webhooks;
 
@@ -89,6 +92,15 @@ enum Command {
     /// Sources: addresses that third parties post their webhooks to
     #[command(subcommand)]
     Sources(sources::Command),
+    /// Upstreams: systems that the hub calls
+    #[command(subcommand)]
+    Upstreams(upstreams::Command),
+    /// Publish rules: which events become calls to an upstream
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// Links between the entities of modules
+    #[command(subcommand)]
+    Links(links::Command),
     /// Dead letters: deliveries that were given up
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -149,6 +161,9 @@ fn perform(target: &Target, output: Output, command: Command) -> Result<(), Fail
         Command::Keys(command) => wait(keys::run(target, output, command)),
         Command::Webhooks(command) => wait(webhooks::run(target, output, command)),
         Command::Sources(command) => wait(sources::run(target, output, command)),
+        Command::Upstreams(command) => wait(upstreams::run(target, output, command)),
+        Command::Rules(command) => wait(rules::run(target, output, command)),
+        Command::Links(command) => wait(links::run(target, output, command)),
         Command::Dlq(command) => wait(dlq::run(target, output, command)),
         Command::Replay(command) => wait(replay::run(target, output, command)),
         Command::Export(args) => wait(export::run(target, output, *args)),

@@ -14,6 +14,8 @@ use crate::ground::limits::clip;
 pub const REPORT_LINES_MAX: u64 = 100_000;
 /// Characters of a reason.
 const REASON_CHARS_MAX: usize = 500;
+/// Violations of a schema that a line tells of; further ones are counted only.
+const VIOLATIONS_MAX: usize = 10;
 /// Bytes read for one page.
 const PAGE_BYTES_MAX: u64 = 4 << 20;
 
@@ -33,8 +35,16 @@ pub(super) fn row(line: u64, problem: &Problem) -> Vec<u8> {
         "limit": problem.limit.as_deref().map(|limit| clip(limit, REASON_CHARS_MAX)),
         "sent": problem.sent,
     });
-    if let Some(seq) = problem.extra.get("first_seq") {
-        row["first_seq"] = seq.clone();
+    for name in ["first_seq", "finding", "quarantine", "quarantine_id"] {
+        if let Some(value) = problem.extra.get(name) {
+            row[name] = value.clone();
+        }
+    }
+    if let Some(Value::Array(violations)) = problem.extra.get("violations") {
+        let listed = violations.len().min(VIOLATIONS_MAX);
+        let more = problem.extra.get("more_violations").and_then(Value::as_u64).unwrap_or_default();
+        row["violations"] = violations[..listed].into();
+        row["more_violations"] = (more + (violations.len() - listed) as u64).into();
     }
     let mut bytes = row.to_string().into_bytes();
     bytes.push(b'\n');

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schema::{
-    FieldList, answer, answer_with, count, flag, id, nullable, of_form, page, reference, request, text, time, told,
-    whole, words,
+    FieldList, answer, answer_with, count, flag, id, list, nullable, of_form, page, reference, request, text, time,
+    told, whole, words,
 };
 use crate::bulk::Compression;
 use crate::bulk::import::RATE_MAX;
@@ -136,6 +136,11 @@ pub(super) fn schemas() -> FieldList {
             ("limit", nullable(told())),
             ("sent", nullable(told())),
             ("first_seq", count()),
+            ("finding", told()),
+            ("violations", list(reference("Violation"))),
+            ("more_violations", count()),
+            ("quarantine", words(["kept", "full", "failed"])),
+            ("quarantine_id", nullable(told())),
         ],
         &["line", "kind", "reason", "field", "limit", "sent"],
     );
