@@ -53,6 +53,7 @@ mod settings;
 mod sources;
 mod stop;
 mod upstreams;
+mod verify;
 mod webhooks;
 
 use std::path::Path;
@@ -116,6 +117,7 @@ pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
 pub use upstreams::AdapterOptions;
+pub use verify::verify;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]

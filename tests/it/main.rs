@@ -68,4 +68,5 @@ mod support;
 mod traces;
 mod upstreams;
 mod upstreams_by_clock;
+mod verify;
 mod webhooks;

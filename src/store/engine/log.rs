@@ -15,7 +15,7 @@ use crate::store::log_record::{self, Digest, Prepared};
 use crate::store::{AppendUnit, Appended, DroppedSegment, EventLog, ReadLimits, SegmentInfo, StoreError};
 
 /// Registry key of the first position that may still be read.
-const LOW_WATER_KEY: &[u8] = b"log\0low-water";
+pub(super) const LOW_WATER_KEY: &[u8] = b"log\0low-water";
 
 /// The trees of the log.
 pub(super) struct LogTrees {

@@ -11,6 +11,7 @@
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
+pub(crate) mod check;
 mod consumers;
 mod idempotency;
 mod index;
