@@ -4,6 +4,7 @@
 //! - [`export`]: parts of bounded size, one event a line, a header line first
 //! - [`import`]: an upload, and the job that appends its lines to the log
 //! - [`tidy`]: which files go
+//! - `verify`: whether what is on disk is what was written
 //!
 //! On disk, in the data directory: `bulk/exports/JOB/` with `part-NNNNNN.ndjson` or `.ndjson.zst` and `parts.ndjson`, a
 //! line about each part; `bulk/imports/ID/` with `content`, the upload, and `rejected.ndjson`, a line about each line that
@@ -24,6 +25,7 @@ pub mod export;
 mod folder;
 pub mod import;
 pub mod tidy;
+pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

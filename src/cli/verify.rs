@@ -5,7 +5,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::client::Target;
 use super::exit::Failure;
 use super::output::Output;
-use crate::store::verify::{Report, verify};
+use crate::hub::verify;
+use crate::store::verify::Report;
 
 /// Flags of `verify`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub fn run(target: &Target, output: Output, args: &Args) -> Result<(), Failure> 
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} events  {eta} left") {
         bar.set_style(style);
     }
-    let report = verify(&data_dir, |at, head| {
+    let report = verify(&data_dir, &mut |at, head| {
         bar.set_length(head.0);
         bar.set_position(at.0);
     });

@@ -55,6 +55,7 @@ mod sources;
 mod stop;
 mod threads;
 mod upstreams;
+mod verify;
 mod webhooks;
 
 use std::path::Path;
@@ -118,6 +119,7 @@ pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
 pub use upstreams::AdapterOptions;
+pub use verify::verify;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ mod state;
 mod work;
 
 pub use record::{JobRecord, JobState, NewJob, Progress};
-pub use service::{JobFilter, Jobs, JobsParts};
+pub use service::{DOCUMENT_KIND, JobFilter, Jobs, JobsParts};
 pub use state::{Illegal, Input, next_state};
 pub use work::{JobWork, Next, STEP_EVENTS_MAX, StepError, StepOutcome, Workshop};
 

@@ -68,6 +68,19 @@ pub struct ReplayParts {
     pub random: SharedRandom,
 }
 
+/// Whether what a job does is readable.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn check_spec(job: &JobRecord) -> Result<(), String> {
+    let unreadable = |error: serde_json::Error| format!("what the job does is not readable: {error}");
+    match job.kind.as_str() {
+        REPLAY => serde_json::from_value::<ReplaySpec>(job.spec.clone()).map(drop).map_err(unreadable),
+        REDRIVE | RECOVER => serde_json::from_value::<LetterSpec>(job.spec.clone()).map(drop).map_err(unreadable),
+        other => Err(format!("this version knows no job of the kind {other}")),
+    }
+}
+
 impl Workshop for ReplayParts {
     fn open(&self, job: &JobRecord) -> Result<Box<dyn JobWork>, StepError> {
         let unreadable =

@@ -1,15 +1,13 @@
-//! Offline check of a store: every record is read and every checksum tried.
+//! Offline check of a store: every record is read and every checksum tried. What stands in documents is checked by those
+//! who know their kinds.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::engine::EngineOptions;
-use super::{
-    ConsumerState as _, Engine, EventLog as _, IdempotencyStore as _, ReadLimits, Registry as _, ScheduleKey,
-    ScheduleStore as _, StoreError, log_record,
-};
+use super::{Engine, EventLog as _, ReadLimits, ScheduleKey, ScheduleStore as _, StoreError, log_record};
 use crate::ground::ids::Seq;
 
 /// What a check found.
@@ -23,6 +21,8 @@ pub struct Report {
     pub head: u64,
     /// Exception rows read.
     pub exception_rows: u64,
+    /// Pages of attempts read.
+    pub attempt_pages: u64,
     /// Dead letters read.
     pub dead_letters: u64,
     /// Scheduled events read.
@@ -31,6 +31,16 @@ pub struct Report {
     pub links: u64,
     /// Idempotency keys read.
     pub idempotency_keys: u64,
+    /// Quarantined events read.
+    pub quarantined: u64,
+    /// Places of aggregates in their declared order read.
+    pub lifecycle_places: u64,
+    /// Events read that broke such an order.
+    pub lifecycle_flags: u64,
+    /// Documents read, by kind.
+    pub documents: BTreeMap<String, u64>,
+    /// Parts of exports, contents and reports of imports read.
+    pub bulk_files: u64,
     /// Faults, in words.
     pub faults: Vec<String>,
 }
@@ -39,19 +49,24 @@ pub struct Report {
 const FAULTS_MAX: usize = 100;
 
 impl Report {
-    fn fault(&mut self, text: String) {
+    /// Adds a fault, unless there are very many.
+    pub fn fault(&mut self, text: String) {
         if self.faults.len() < FAULTS_MAX {
             self.faults.push(text);
         }
     }
 }
 
-/// Reads everything in the store under `data_dir`. The hub must not be running. `progress` is told the last position
-/// read, now and then.
+/// Reads everything in the store under `data_dir`. The hub must not be running. `document` is given every document that
+/// is whole: its kind, its key, its bytes. `progress` is told the last position read, now and then.
 ///
 /// # Errors
 /// When the store cannot be opened; damage inside it is reported in [`Report::faults`].
-pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Report, StoreError> {
+pub fn verify(
+    data_dir: &Path,
+    document: &mut dyn FnMut(&str, &str, &[u8]),
+    progress: &mut dyn FnMut(Seq, Seq),
+) -> Result<Report, StoreError> {
     let engine = Engine::open(EngineOptions {
         data_dir: data_dir.to_owned(),
         cache_bytes: 64 << 20,
@@ -88,19 +103,10 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
         }
         progress(next.prev(), head);
     }
-    for consumer in engine.consumers_with_rows()? {
-        match engine.rows(&consumer) {
-            Ok(rows) => report.exception_rows += rows.len() as u64,
-            Err(error) => report.fault(format!("{consumer}: {error}")),
-        }
-    }
-    if let Err(error) = engine.checkpoints() {
-        report.fault(error.to_string());
-    }
-    match engine.dead_letter_counts() {
-        Ok(counts) => report.dead_letters = counts.iter().map(|(_, count)| count).sum(),
-        Err(error) => report.fault(error.to_string()),
-    }
+    let consumers = engine.check_consumers(&mut |fault| report.fault(fault))?;
+    report.exception_rows = consumers.exceptions;
+    report.attempt_pages = consumers.attempt_pages;
+    report.dead_letters = consumers.dead_letters;
     let mut from = ScheduleKey::MIN;
     loop {
         match engine.scheduled_from(from, 1_000, 8 << 20) {
@@ -127,22 +133,17 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(Seq, Seq)) -> Result<Rep
         }
         Err(error) => report.fault(error.to_string()),
     }
-    let mut keys = Vec::new();
-    if let Err(error) = engine.keys(&mut |record| keys.push((record.place, record.done.and_then(|kept| kept.bytes)))) {
-        report.fault(error.to_string());
-    }
-    report.idempotency_keys = keys.len() as u64;
-    for (place, bytes) in keys {
-        match engine.key_answer(place) {
-            Ok(answer) if answer.as_ref().map(Bytes::len) == bytes.map(|bytes| bytes as usize) => {}
-            Ok(_) => report.fault(format!("idempotency key {}: its answer is not what was recorded", place.number)),
-            Err(error) => report.fault(format!("idempotency key {}: {error}", place.number)),
-        }
-    }
-    for kind in ["webhook", "source", "key", "settings", "breaker", "job", "type", "schema", "policy", "lifecycle"] {
-        if let Err(error) = engine.list(kind) {
-            report.fault(error.to_string());
-        }
-    }
+    report.idempotency_keys = engine.check_idempotency(&mut |fault| report.fault(fault))?;
+    report.quarantined = engine.check_quarantine(&mut |fault| report.fault(fault))?;
+    let followed = engine.check_lifecycle(&mut |fault| report.fault(fault))?;
+    (report.lifecycle_places, report.lifecycle_flags) = (followed.places, followed.flags);
+    let (mut counts, mut faults) = (BTreeMap::new(), Vec::new());
+    let mut count = |kind: &str, key: &str, bytes: &[u8]| {
+        *counts.entry(kind.to_owned()).or_default() += 1;
+        document(kind, key, bytes);
+    };
+    engine.check_documents(&mut count, &mut |fault| faults.push(fault))?;
+    report.documents = counts;
+    faults.into_iter().for_each(|fault| report.fault(fault));
     Ok(report)
 }

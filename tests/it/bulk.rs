@@ -74,9 +74,15 @@ pub(crate) async fn wait_export(api: &Api, id: &str) -> Value {
 }
 
 pub(crate) async fn list_parts(api: &Api, id: &str) -> Vec<Value> {
-    let page = api.get(&format!("/v1/exports/{id}/parts?limit=1000")).await.expect(200).json();
-    assert_eq!(page["has_more"], false);
-    items(&page).clone()
+    let (mut parts, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("/v1/exports/{id}/parts?limit=1000{cursor}")).await.expect(200).json();
+        parts.extend(items(&page).clone());
+        match page["next_cursor"].as_str() {
+            Some(next) if page["has_more"] == true => cursor = format!("&cursor={next}"),
+            _ => return parts,
+        }
+    }
 }
 
 async fn bytes_of(api: &Api, path: &str, headers: &[(&str, &str)]) -> (u16, Vec<u8>) {

@@ -13,8 +13,8 @@ use tidegate::ground::clock::SystemClock;
 use tidegate::ground::error::ProblemKind;
 use tidegate::ground::random::{SeededRandom, SystemRandom};
 use tidegate::handler::{HandlerContext, HandlerError, NewEvent, handler_fn};
+use tidegate::hub::verify;
 use tidegate::link::{Direction, Entity, LinkId, LinkQuery, LinkType, NewLink, WalkQuery};
-use tidegate::store::verify::verify;
 
 use crate::embed::{directory, open};
 use crate::support::{Api, Hub, items, until};
@@ -422,7 +422,7 @@ async fn killed_while_links_are_made_and_deleted_both_indexes_agree_with_what_wa
         tokio::time::sleep(Duration::from_millis((random.fraction() * 150.0) as u64)).await;
         hub.kill();
         *told.address.lock() = None;
-        let report = verify(&hub.data_dir(), |_, _| {}).expect("the store opens");
+        let report = verify(&hub.data_dir(), &mut |_, _| {}).expect("the store opens");
         assert_eq!(report.faults, Vec::<String>::new());
         hub.restart().await;
     }
@@ -453,7 +453,7 @@ async fn killed_while_links_are_made_and_deleted_both_indexes_agree_with_what_wa
         assert_eq!(there.contains(&target), wanted, "{target}");
     }
     assert!(hub.terminate().await.success());
-    let report = verify(&hub.data_dir(), |_, _| {}).expect("the store opens");
+    let report = verify(&hub.data_dir(), &mut |_, _| {}).expect("the store opens");
     assert_eq!((report.faults, report.links), (Vec::new(), there.len() as u64));
 }
 

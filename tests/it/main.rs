@@ -69,4 +69,5 @@ mod support;
 mod traces;
 mod upstreams;
 mod upstreams_by_clock;
+mod verify;
 mod webhooks;

@@ -16,7 +16,7 @@ use crate::store::records::{
 use crate::store::{Checkpoints, ConsumerState, Durability, Expired, Position, StateOp, StoreError};
 
 /// Key of the router's cursor among the checkpoints; consumer ids never start with a NUL.
-const ROUTER_KEY: &[u8] = b"\0router";
+pub(super) const ROUTER_KEY: &[u8] = b"\0router";
 /// One tree of attempts holds this stretch of time; whole trees are dropped.
 const ATTEMPTS_TREE_MS: u64 = 6 * 60 * 60 * 1_000;
 
@@ -36,7 +36,7 @@ fn rows_name(consumer: &ConsumerId) -> String {
 
 /// The trees of exception rows, by consumer. The engine itself can only list the names of all trees, which takes as long
 /// as there are consumers.
-pub(super) struct RowTrees(HashMap<ConsumerId, Tree>);
+pub(super) struct RowTrees(pub(super) HashMap<ConsumerId, Tree>);
 
 impl RowTrees {
     pub(super) fn open(db: &sled::Db) -> Result<Self, StoreError> {
@@ -60,6 +60,11 @@ impl AttemptTrees {
             }
         }
         Ok(Self { trees, last: PageKey { at_ms: 0, part: 0 } })
+    }
+
+    /// Every tree.
+    pub(super) fn all(&self) -> Vec<Tree> {
+        self.trees.values().cloned().collect()
     }
 
     /// The tree for a time, and a key in it that was not used before.
@@ -97,7 +102,7 @@ fn encode<T: serde::Serialize>(version: u8, value: &T) -> Result<Vec<u8>, StoreE
     codec::encode(version, value).map_err(|source| StoreError::Corrupt { what: "a new record".into(), source })
 }
 
-fn decode<T: serde::de::DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, StoreError> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, StoreError> {
     codec::decode(version, bytes).map_err(|source| corrupt(what, source))
 }
 
@@ -211,7 +216,7 @@ fn commit(inner: &Inner, ops: Vec<StateOp>) -> Result<(), StoreError> {
 }
 
 /// Reads the dead letter whose first row is given; `rows` gives the rows after it.
-fn join_dead_letter(inner: &Inner, id: &[u8], first: &[u8]) -> Result<DeadLetterRecord, StoreError> {
+pub(super) fn join_dead_letter(inner: &Inner, id: &[u8], first: &[u8]) -> Result<DeadLetterRecord, StoreError> {
     let record = match Joiner::start(first) {
         Ok(record) => record,
         Err(mut joiner) => {
@@ -235,7 +240,7 @@ fn read_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Seq, RowReco
     Ok((seq, RowRecord::decode(&value).map_err(|source| corrupt("exception row", source))?))
 }
 
-fn is_first_row(key: &[u8]) -> bool {
+pub(super) fn is_first_row(key: &[u8]) -> bool {
     !key.contains(&0)
 }
 

@@ -158,6 +158,29 @@ impl IdempotencyStore for Engine {
     }
 }
 
+/// Reads every key and counts them; gives those that are whole.
+pub(super) fn check(
+    inner: &Inner,
+    each: &mut dyn FnMut(KeyRecord),
+    fault: super::check::Faults<'_>,
+    count: &mut u64,
+) -> Result<(), StoreError> {
+    for stretch in inner.idempotency.all() {
+        for row in &keys_tree(inner, stretch)? {
+            let (key, bytes) = row?;
+            *count += 1;
+            match KeyRecord::decode(&bytes) {
+                Ok(record) => each(record),
+                Err(error) => {
+                    let number = key[..].try_into().map_or(0, u64::from_be_bytes);
+                    fault(format!("idempotency key {number}: {}", damaged(error)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 impl Engine {
     /// Trees that hold idempotency keys or their answers.

@@ -8,6 +8,8 @@ use crate::ground::ids::Seq;
 use crate::store::StoreError;
 use crate::store::lifecycle::{Commit, Cursors, Flag, Generation, LifecycleStore, Place};
 
+/// Bytes of a place's key before the aggregate's id.
+const GENERATION_BYTES: usize = 8;
 /// Shorter than any place's key.
 const CURSORS: &[u8] = b"c";
 
@@ -126,4 +128,31 @@ impl LifecycleStore for Engine {
             Ok(count)
         })
     }
+}
+
+/// Reads every place, every flag and the cursors.
+pub(super) fn check(inner: &Inner, fault: super::check::Faults<'_>) -> Result<super::check::LifecycleRows, StoreError> {
+    let mut rows = super::check::LifecycleRows::default();
+    for row in &inner.lifecycle.places {
+        let (key, bytes) = row?;
+        if &*key == CURSORS {
+            if let Err(error) = Cursors::decode(&bytes) {
+                fault(damaged("its cursors", error).to_string());
+            }
+            continue;
+        }
+        rows.places += 1;
+        if let Err(error) = Place::decode(&bytes) {
+            let aggregate = String::from_utf8_lossy(key.get(GENERATION_BYTES..).unwrap_or_default()).into_owned();
+            fault(damaged(format!("the place of aggregate {aggregate}"), error).to_string());
+        }
+    }
+    for row in &inner.lifecycle.flags {
+        let (key, bytes) = row?;
+        rows.flags += 1;
+        if let Err(error) = Flag::decode(&bytes) {
+            fault(damaged(format!("the flag of event {}", seq_of(&key)), error).to_string());
+        }
+    }
+    Ok(rows)
 }

@@ -20,9 +20,9 @@ use crate::store::log_record::{self, Prepared};
 use crate::store::{AppendUnit, Appended, DroppedSegment, EventLog, ReadLimits, SegmentInfo, StoreError};
 
 /// Registry key of the first position that may still be read.
-const LOW_WATER_KEY: &[u8] = b"log\0low-water";
+pub(super) const LOW_WATER_KEY: &[u8] = b"log\0low-water";
 /// Registry key of the key that ids are hashed with.
-const ID_KEY: &[u8] = b"log\0id-key";
+pub(super) const ID_KEY: &[u8] = b"log\0id-key";
 
 /// The trees of the log.
 pub(super) struct LogTrees {

@@ -11,6 +11,7 @@
 //! A failed commit poisons the handle. Then everything of it is dropped and the database is opened again by a thread of
 //! its own, with retries; until that works every call answers [`StoreError::Unavailable`].
 
+pub(crate) mod check;
 mod consumers;
 mod idempotency;
 mod ids;
@@ -53,7 +54,7 @@ const OPEN_TRIES: u32 = 100;
 /// Pause between two tries.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
 /// Rows whose garbage one round of the collector certainly frees.
-const ROWS_PER_COLLECTION: usize = 64;
+const ROWS_PER_COLLECTION: usize = 12;
 /// Rounds before what was just replaced may be freed: nobody can still read it two epochs later.
 const EPOCHS_TO_PASS: usize = 3;
 /// Appends between two looks at the free space.

@@ -10,9 +10,10 @@ use sled::Tree;
 use super::consumers::Batches;
 use super::{Engine, Inner};
 use crate::ground::codec::CodecError;
+use crate::ground::ids::Seq;
 use crate::ground::limits::ROW_BYTES_MAX;
-use crate::store::StoreError;
-use crate::store::quarantine::{QuarantineId, QuarantineRecord, QuarantineStore};
+use crate::store::quarantine::{QuarantineId, QuarantineRecord, QuarantineStore, Standing};
+use crate::store::{StoreError, log_record};
 
 /// Time of one tree.
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -177,4 +178,65 @@ impl QuarantineStore for Engine {
             Ok(())
         })
     }
+}
+
+/// The event whose rows are being read: what its record says there is of the envelope, unless that is damaged, and the
+/// envelope as far as it was read.
+struct Reading {
+    id: QuarantineId,
+    wanted: Option<u64>,
+    envelope: Vec<u8>,
+}
+
+impl Reading {
+    fn settle(self, fault: super::check::Faults<'_>) {
+        let Self { id, wanted, envelope } = self;
+        let Some(wanted) = wanted else { return };
+        if wanted == 0 && envelope.is_empty() {
+            return;
+        }
+        match log_record::decode(Seq::ZERO, Bytes::from(envelope)) {
+            Ok(event) if event.body.len() as u64 == wanted => {}
+            Ok(event) => fault(format!("quarantined event {id}: it has {} bytes of {wanted}", event.body.len())),
+            Err(error) => fault(format!("quarantined event {id}: its envelope: {error}")),
+        }
+    }
+}
+
+/// Reads every quarantined event: its record, and that the envelope of an open one is there, whole, and no other.
+pub(super) fn check(inner: &Inner, fault: super::check::Faults<'_>) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for day in inner.quarantine.from(0) {
+        let mut at: Option<Reading> = None;
+        for row in &open_day(inner, day)? {
+            let (key, bytes) = row?;
+            let Some(id) = id_of(&key) else {
+                let of = key.get(..KEY_BYTES).and_then(id_of);
+                match &mut at {
+                    Some(reading) if Some(reading.id) == of => reading.envelope.extend_from_slice(&bytes),
+                    Some(_) | None => {
+                        let row = hex::encode(&key);
+                        fault(format!("a part of an envelope in quarantine belongs to no event: row {row}"));
+                    }
+                }
+                continue;
+            };
+            if let Some(reading) = at.take() {
+                reading.settle(fault);
+            }
+            count += 1;
+            let wanted = match QuarantineRecord::decode(&bytes) {
+                Ok(record) => Some(if record.standing == Standing::Open { record.bytes } else { 0 }),
+                Err(error) => {
+                    fault(damaged(id, error).to_string());
+                    None
+                }
+            };
+            at = Some(Reading { id, wanted, envelope: Vec::new() });
+        }
+        if let Some(reading) = at {
+            reading.settle(fault);
+        }
+    }
+    Ok(count)
 }

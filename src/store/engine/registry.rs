@@ -14,7 +14,7 @@ fn row_key(kind: &str, key: &str) -> Vec<u8> {
     out
 }
 
-fn read(kind: &str, key: &str, value: &[u8]) -> Result<Document, StoreError> {
+pub(super) fn read(kind: &str, key: &str, value: &[u8]) -> Result<Document, StoreError> {
     let (revision, bytes) = codec::decode(VERSION, value)
         .map_err(|source| StoreError::Corrupt { what: format!("registry document {kind}/{key}"), source })?;
     Ok(Document { key: key.to_owned(), revision, bytes })
