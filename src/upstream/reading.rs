@@ -10,7 +10,7 @@ use super::adapter::AdapterContext;
 use super::cache::{Entry, Fetched, Keep, key};
 use super::call::{About, Attempts, Call, CallError, CallErrorKind};
 use super::read::{Malformed, Prepared, Read, Span};
-use super::series::{Fallback, Permanent};
+use super::series::{Fallback, Permanent, Series};
 use super::service::{Registered, Upstreams};
 use super::told::{self, Line};
 use crate::ground::error::Problem;
@@ -40,6 +40,30 @@ enum Outcome {
     Fresh(Arc<Entry>),
     Hit(Arc<Entry>),
     Stale(Arc<Entry>),
+}
+
+impl Outcome {
+    /// The answer, and whether it is an old one; it is counted as what it is.
+    fn counted(self, series: &Series) -> (Arc<Entry>, bool) {
+        match self {
+            Self::Fresh(entry) => {
+                if entry.body.is_some() {
+                    series.found();
+                } else {
+                    series.fell_back(Fallback::NotFound);
+                }
+                (entry, false)
+            }
+            Self::Hit(entry) => {
+                series.hit();
+                (entry, false)
+            }
+            Self::Stale(entry) => {
+                series.served_stale();
+                (entry, true)
+            }
+        }
+    }
 }
 
 /// Which of the parameters the log may name.
@@ -88,21 +112,9 @@ impl Upstreams {
     ) -> Result<Value, ReadError> {
         let series = &upstream.core.series;
         let (entry, stale) = match outcome {
-            Ok(Outcome::Fresh(entry)) => {
-                if entry.body.is_some() {
-                    series.found()
-                } else {
-                    series.fell_back(Fallback::NotFound)
-                }
-                (Some(entry), false)
-            }
-            Ok(Outcome::Hit(entry)) => {
-                series.hit();
-                (Some(entry), false)
-            }
-            Ok(Outcome::Stale(entry)) => {
-                series.served_stale();
-                (Some(entry), true)
+            Ok(outcome) => {
+                let (entry, stale) = outcome.counted(series);
+                (Some(entry), stale)
             }
             Err(error) if error.kind == CallErrorKind::Malformed => {
                 series.fell_back(Fallback::Malformed);
@@ -129,22 +141,7 @@ impl Upstreams {
     ) -> Value {
         let series = &upstream.core.series;
         let (entry, stale) = match outcome {
-            Ok(Outcome::Fresh(entry)) => {
-                if entry.body.is_some() {
-                    series.found()
-                } else {
-                    series.fell_back(Fallback::NotFound)
-                }
-                (entry, false)
-            }
-            Ok(Outcome::Hit(entry)) => {
-                series.hit();
-                (entry, false)
-            }
-            Ok(Outcome::Stale(entry)) => {
-                series.served_stale();
-                (entry, true)
-            }
+            Ok(outcome) => outcome.counted(series),
             Err(error) => {
                 if error.kind == CallErrorKind::Auth {
                     series.gave_up(Permanent::Auth);

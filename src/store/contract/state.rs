@@ -10,6 +10,7 @@ contract!(
     rows_are_kept_per_consumer_and_in_order,
     a_checkpoint_sets_and_clears_positions,
     attempts_come_newest_first_page_by_page,
+    attempts_go_on_from_a_page_though_all_were_written_in_one_millisecond,
     dead_letters_come_newest_first_and_expire,
     a_document_changes_only_from_the_revision_that_is_known,
     documents_are_written_together_whatever_their_revision,
@@ -71,6 +72,24 @@ fn page(at_ms: u64, seqs: std::ops::Range<u64>) -> AttemptPage {
         next_try_at: None,
     };
     AttemptPage { attempts: seqs.map(attempt).collect() }
+}
+
+fn attempts_go_on_from_a_page_though_all_were_written_in_one_millisecond(store: &mut dyn Subject) {
+    let (a, b) = (ConsumerId::new("whk_a"), ConsumerId::new("whk_b"));
+    for n in 1..=5 {
+        commit(store, vec![StateOp::Attempts(a.clone(), page(NOW, n..n + 1))]);
+    }
+    commit(store, vec![StateOp::Attempts(b, page(NOW, 90..91)), StateOp::Attempts(a.clone(), page(NOW + 1, 6..7))]);
+    store.restart();
+    let (mut from, mut seqs) = (PageKey { at_ms: NOW, part: 0 }, Vec::new());
+    loop {
+        let pages = store.state().attempts_since(&a, from, 2).expect("reads");
+        assert!(pages.is_sorted_by(|(one, _), (other, _)| one < other), "{pages:?}");
+        let Some((last, _)) = pages.last() else { break };
+        from = last.next();
+        seqs.extend(pages.iter().flat_map(|(_, page)| page.attempts.iter().map(|attempt| attempt.seq.0)));
+    }
+    assert_eq!(seqs, [1, 2, 3, 4, 5, 6], "each once");
 }
 
 fn attempts_come_newest_first_page_by_page(store: &mut dyn Subject) {
