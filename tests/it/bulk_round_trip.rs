@@ -14,7 +14,7 @@ use crate::support::{Api, Hub};
 
 const EVENTS_DEFAULT: u64 = 4_000;
 /// Memory that may come over an export and an import of many events.
-const GROWTH_BYTES_MAX: u64 = 400 << 20;
+const GROWTH_BYTES_MAX: u64 = 150 << 20;
 /// From this many events on memory is looked at.
 const MANY: u64 = 500_000;
 
