@@ -40,12 +40,17 @@ pub(crate) async fn open(dir: &Path, clock: SharedClock, change: impl FnOnce(&mu
 
 /// Stops a hub whose clock stands still: what is out is waited for first, because the stop waits by that clock.
 pub(crate) async fn stop_settled(hub: &Hub) {
+    nothing_is_out(hub).await;
+    hub.stop().await;
+}
+
+/// Waits until every answer has been settled: a clock that is moved far ends the lease of what is still out.
+pub(crate) async fn nothing_is_out(hub: &Hub) {
     until("nothing is out", || async {
         let consumers = hub.consumers().await;
         consumers.iter().all(|one| one["in_flight"] == 0).then_some(())
     })
     .await;
-    hub.stop().await;
 }
 
 /// What a handler was called with, in order.

@@ -7,7 +7,7 @@ use tidegate::ground::clock::{Clock as _, ManualClock};
 use tidegate::ground::context::WriteContext;
 use tidegate::ground::fields::Fields;
 
-use crate::embed::{START, directory, open, publish, stop_settled};
+use crate::embed::{START, directory, nothing_is_out, open, publish, stop_settled};
 use crate::support::{Hub, Receiver, Reply, items, retry, sample, until};
 
 fn fields(value: &Value) -> Fields {
@@ -134,6 +134,7 @@ async fn a_breaker_of_its_own_opens_and_closes_by_its_own_numbers() {
     let open = phase("open").await;
     let due = tidegate::ground::clock::UnixMs::parse_rfc3339(open["until"].as_str().unwrap()).unwrap();
     assert!(due.since_ms(clock.now()) > 110_000, "the cooldown of the preset: {open}");
+    nothing_is_out(&hub).await;
     clock.advance(Duration::from_millis(due.since_ms(clock.now())));
     until("two probes close it", || async {
         // In steps so small that no lease ends while a slow machine answers.
