@@ -165,6 +165,14 @@ fn start_threads(lanes: usize) -> std::io::Result<Threads> {
     Ok(Threads { core, lanes, life: ThreadsLife { end, ended } })
 }
 
+/// Where webhooks and upstreams may be.
+pub(super) fn address_policy(config: &Config) -> AddressPolicy {
+    AddressPolicy {
+        allow_private: config.delivery.allow_private_networks,
+        allowed: config.delivery.allowed_networks.clone(),
+    }
+}
+
 impl Hub {
     /// Opens a hub. Blocks while the log is opened.
     ///
@@ -219,10 +227,7 @@ impl Hub {
             },
             Arc::clone(&clock),
         ));
-        let policy = AddressPolicy {
-            allow_private: config.delivery.allow_private_networks,
-            allowed: config.delivery.allowed_networks.clone(),
-        };
+        let policy = address_policy(&config);
         let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let outbound_settings = OutboundSettings {

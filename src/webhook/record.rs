@@ -249,7 +249,7 @@ impl WebhookRecord {
 fn headers(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Problem> {
     let Some(value) = fields.take("headers") else { return Ok(None) };
     let Value::Object(map) = value else {
-        return Err(Problem::field("headers", "an object of texts", value));
+        return Err(Problem::field("headers", "an object of texts", "another type"));
     };
     if map.len() > HEADERS_MAX {
         return Err(Problem::field("headers", format!("at most {HEADERS_MAX}"), map.len()));
@@ -291,7 +291,7 @@ fn shared(
     settings: &mut WebhookSettings,
     Ground { policy, breaker }: Ground<'_>,
 ) -> Result<(), Problem> {
-    if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
+    if let Some(url) = fields.private_text("url", URL_CHARS_MAX)? {
         settings.url = policy.check_url(&url)?.to_string();
     }
     read_clauses(fields, &mut settings.filter)?;

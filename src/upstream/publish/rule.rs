@@ -269,7 +269,7 @@ fn read_path(text: &str) -> Result<Pattern, Problem> {
 
 fn read_headers(sent: Value) -> Result<BTreeMap<String, Pattern>, Problem> {
     let Value::Object(map) = sent else {
-        return Err(Problem::field("headers", "an object of texts", sent));
+        return Err(Problem::field("headers", "an object of texts", "another type"));
     };
     if map.len() > HEADERS_MAX {
         return Err(Problem::field("headers", format!("at most {HEADERS_MAX}"), map.len()));
