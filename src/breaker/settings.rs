@@ -120,7 +120,7 @@ impl BreakerSettings {
             let path = format!("{field}.{name}");
             if !whole.contains_key(&name) {
                 let known = whole.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                return Err(Problem::field(path, format!("unknown field; known are preset, {known}"), number));
+                return Err(Problem::unknown(path, format!("unknown field; known are preset, {known}")));
             }
             let mut one = whole.clone();
             one.insert(name.clone(), number.clone());

@@ -170,10 +170,10 @@ fn read_specimen(field: &str, value: Value) -> Result<Specimen, Problem> {
     let (name, version) = (text("name", SCOPE_CHARS_MAX)?, text("version", CODE_CHARS_MAX)?);
     let name = name.ok_or_else(|| Problem::field(format!("{field}.name"), "required", "nothing"))?;
     let data = map.remove("data").ok_or_else(|| Problem::field(format!("{field}.data"), "required", "nothing"))?;
-    match map.into_iter().next() {
-        Some((other, value)) => {
-            let place = format!("{field}.{}", clip(&other, 64));
-            Err(Problem::field(place, "unknown; known are name, version, data", value))
+    match map.keys().next() {
+        Some(other) => {
+            let place = format!("{field}.{}", clip(other, 64));
+            Err(Problem::unknown(place, "unknown; known are name, version, data"))
         }
         None => Ok(Specimen { name, version, data }),
     }
@@ -278,7 +278,7 @@ fn read_quarantine(value: Value, mut rules: QuarantineRules) -> Result<Quarantin
             "age_ms" => rules.age_ms = number(QUARANTINE_AGE_MS_MIN, QUARANTINE_AGE_MS_MAX)?,
             _ => {
                 let limit = "unknown; known are enabled, events_max, bytes_max, age_ms";
-                return Err(Problem::field(field, limit, value));
+                return Err(Problem::unknown(field, limit));
             }
         }
     }

@@ -7,6 +7,7 @@ use super::exit::Failure;
 use super::output::{self, Output};
 use super::serve::SettingFlags;
 use crate::config::Config;
+use crate::hub::check_settings;
 
 /// Commands about settings.
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +28,8 @@ pub fn run(target: &Target, output: Output, command: Command) -> Result<(), Fail
 
 fn check(target: &Target, output: Output, flags: &SettingFlags) -> Result<(), Failure> {
     let loaded = Config::load(flags.load_args(target))?;
+    // What a start would refuse is not printed: it may be a secret in the wrong place.
+    check_settings(&loaded.config).map_err(Failure::Usage)?;
     // Programs get the value itself, people its text.
     let value = |text: String| match output {
         Output::Json => serde_json::from_str(&text).unwrap_or(Value::String(text)),

@@ -299,8 +299,20 @@ fn not_json(text: &str, error: &serde_json::Error) -> Problem {
 /// Why `text`, which is something else than the container wanted, is refused.
 fn not_a(text: &str, trimmed: &str, wanted: &str) -> Problem {
     match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => Problem::field("body", wanted, clipped(trimmed)),
+        Ok(_) => Problem::field("body", wanted, kind_of_text(trimmed)),
         Err(error) => not_json(text, &error),
+    }
+}
+
+/// What a JSON text is. The text itself may be a credential in the wrong place: it is not repeated.
+fn kind_of_text(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b'"') => "a text",
+        Some(b't' | b'f') => "a truth value",
+        Some(b'n') => "null",
+        Some(_) | None => "a number",
     }
 }
 
@@ -361,7 +373,7 @@ fn unknown(name: &str, raw: &str) -> Problem {
         Some(near) => format!("no field of an event; did you mean `{near}`?"),
         None => "no field of an event; what is the producer's own belongs into `data` or `metadata`".to_owned(),
     };
-    Problem::field(clipped(name), limit, clipped(raw))
+    Problem::unknown(clipped(name), limit)
 }
 
 /// The field that was probably meant.

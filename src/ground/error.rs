@@ -134,6 +134,12 @@ impl Problem {
         problem
     }
 
+    /// A field or parameter of a name that is not known here. What stands under it may be a credential in the wrong
+    /// place: it is not repeated.
+    pub fn unknown(field: impl Into<String>, limit: impl Into<String>) -> Self {
+        Self::field(field, limit, "***")
+    }
+
     /// The same problem where the object it is about stands within another: `path` goes before the field.
     #[must_use]
     pub fn under(mut self, path: &str) -> Self {

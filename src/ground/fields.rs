@@ -20,7 +20,7 @@ impl Fields {
     pub fn parse(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) => Ok(Self { map, known: Vec::new() }),
-            Ok(other) => Err(Problem::field("body", "a JSON object", other)),
+            Ok(other) => Err(Problem::field("body", "a JSON object", kind(&other))),
             Err(error) => Err(Problem::new(ProblemKind::NotJson, error.to_string())),
         }
     }
@@ -60,6 +60,14 @@ impl Fields {
     /// When the field is something else.
     pub fn text(&mut self, name: &'static str, chars_max: usize) -> Result<Option<String>, Problem> {
         self.take(name).map(|value| text(name, value, chars_max)).transpose()
+    }
+
+    /// The same for a text that may hold a credential, such as a URL: a refusal repeats nothing of it.
+    ///
+    /// # Errors
+    /// When the field is something else.
+    pub fn private_text(&mut self, name: &'static str, chars_max: usize) -> Result<Option<String>, Problem> {
+        self.text(name, chars_max).map_err(|problem| Problem { sent: Some("***".to_owned()), ..problem })
     }
 
     /// A text that must be there.
@@ -124,17 +132,29 @@ impl Fields {
     /// # Errors
     /// When a field is left over.
     pub fn finish(self) -> Result<(), Problem> {
-        let Some((name, value)) = self.map.into_iter().next() else { return Ok(()) };
+        let Some(name) = self.map.keys().next() else { return Ok(()) };
         let near = self
             .known
             .iter()
-            .filter(|known| strsim::jaro_winkler(known, &name) > 0.8)
-            .max_by(|a, b| strsim::jaro_winkler(a, &name).total_cmp(&strsim::jaro_winkler(b, &name)));
+            .filter(|known| strsim::jaro_winkler(known, name) > 0.8)
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         let limit = match near {
             Some(known) => format!("unknown field; did you mean `{known}`?"),
             None => format!("unknown field; known are {}", self.known.join(", ")),
         };
-        Err(Problem::field(clip(&name, 64), limit, value))
+        Err(Problem::unknown(clip(name, 64), limit))
+    }
+}
+
+/// What a value is, where the value itself is not repeated.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }
 

@@ -35,7 +35,8 @@ impl Params {
             .into_inner();
         for (at, (name, value)) in pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
-                return Err(refuse(clip(name, 64), format!("unknown; known are {}", known.join(", ")), value));
+                let limit = format!("unknown; known are {}", known.join(", "));
+                return Err(Problem::unknown(clip(name, 64), limit).as_kind(ProblemKind::InvalidParameter));
             }
             if pairs[..at].iter().any(|(other, _)| other == name) {
                 return Err(refuse(name, "given once", value));

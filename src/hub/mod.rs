@@ -118,7 +118,7 @@ pub use quarantine::REDRIVE_MAX;
 pub use query::{EventQuery, Page, bad_cursor};
 pub use replays::Asked;
 pub use sources::SourceAnswer;
-pub use upstreams::AdapterOptions;
+pub use upstreams::{AdapterOptions, check_settings};
 pub use verify::verify;
 
 /// A running hub. Cheap to clone; it runs until [`Hub::stop`].

@@ -113,6 +113,14 @@ pub enum HubError {
     Threads(std::io::Error),
 }
 
+/// Where webhooks and upstreams may be.
+pub(super) fn address_policy(config: &Config) -> AddressPolicy {
+    AddressPolicy {
+        allow_private: config.delivery.allow_private_networks,
+        allowed: config.delivery.allowed_networks.clone(),
+    }
+}
+
 impl Hub {
     /// Opens a hub. Blocks while the log is opened.
     ///
@@ -167,10 +175,7 @@ impl Hub {
             },
             Arc::clone(&clock),
         ));
-        let policy = AddressPolicy {
-            allow_private: config.delivery.allow_private_networks,
-            allowed: config.delivery.allowed_networks.clone(),
-        };
+        let policy = address_policy(&config);
         let jobs_registry = Arc::clone(&registry);
         let threads = start_threads(config.delivery.arbiter_count()).map_err(HubError::Threads)?;
         let outbound_settings = OutboundSettings {

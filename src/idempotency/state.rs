@@ -45,7 +45,8 @@ pub fn check_key(field: &str, key: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     let limit = format!("1 to {KEY_CHARS_MAX} characters of visible ASCII");
-    Err(Problem::field(field, limit, String::from_utf8_lossy(key)))
+    // Where keys are secrets in disguise, a refusal must not tell them.
+    Err(Problem::field(field, limit, format_args!("{} bytes", key.len())))
 }
 
 impl KeyId {

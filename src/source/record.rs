@@ -206,7 +206,8 @@ impl Members {
     fn read(path: &'static str, value: Value) -> Result<Self, Problem> {
         match value {
             Value::Object(map) => Ok(Self { path, map }),
-            other => Err(Problem::field(path, "an object", other)),
+            // It may be a credential in the wrong place.
+            _ => Err(Problem::field(path, "an object", "another type")),
         }
     }
 
@@ -226,8 +227,8 @@ impl Members {
     }
 
     fn finish(self) -> Result<(), Problem> {
-        match self.map.into_iter().next() {
-            Some((name, value)) => Err(Problem::field(format!("{}.{name}", self.path), "no member of it here", value)),
+        match self.map.keys().next() {
+            Some(name) => Err(Problem::unknown(format!("{}.{name}", self.path), "no member of it here")),
             None => Ok(()),
         }
     }
@@ -321,8 +322,8 @@ fn read_rule(path: &str, value: Value) -> Result<Rule, Problem> {
             return Err(Problem::field(path, shape, format!("{given} of them")));
         }
     };
-    if let Some((name, value)) = map.into_iter().next() {
-        return Err(Problem::field(format!("{path}.{name}"), shape, value));
+    if let Some(name) = map.keys().next() {
+        return Err(Problem::unknown(format!("{path}.{name}"), shape));
     }
     Ok(Rule { from, prefix, default })
 }

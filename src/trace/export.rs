@@ -29,9 +29,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// Why traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The setting names no place.
-    #[error("trace.otlp_endpoint: {0:?} is no http or https URL")]
-    Endpoint(String),
+    /// The setting names no place, or holds a credential. It is not repeated.
+    #[error("trace.otlp_endpoint: it is no http or https URL, or has credentials")]
+    Endpoint,
     /// The client cannot be made.
     #[error("the client of the trace exporter: {0}")]
     Client(reqwest::Error),
@@ -54,11 +54,11 @@ pub(super) struct Exporter {
 }
 
 /// The collector's address of traces.
-fn endpoint(text: &str) -> Result<Url, TraceError> {
-    let refused = || TraceError::Endpoint(text.to_owned());
-    let mut url = Url::parse(text).map_err(|_| refused())?;
-    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
-        return Err(refused());
+pub(crate) fn endpoint(text: &str) -> Result<Url, TraceError> {
+    let mut url = Url::parse(text).map_err(|_| TraceError::Endpoint)?;
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() || has_credentials {
+        return Err(TraceError::Endpoint);
     }
     if !url.path().ends_with(PATH) {
         let path = format!("{}{PATH}", url.path().trim_end_matches('/'));
@@ -231,8 +231,8 @@ mod tests {
         ] {
             assert_eq!(endpoint(given).expect(given).as_str(), wanted);
         }
-        for bad in ["collector:4318", "ftp://x", "/v1/traces", "http://"] {
-            assert!(matches!(endpoint(bad), Err(TraceError::Endpoint(_))), "{bad}");
+        for bad in ["collector:4318", "ftp://x", "/v1/traces", "http://", "http://u:p@collector:4318"] {
+            assert!(matches!(endpoint(bad), Err(TraceError::Endpoint)), "{bad}");
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::retry::AttemptResult;
 
 pub use context::TraceContext;
 pub use export::TraceError;
+pub(crate) use export::endpoint;
 pub use state::{TRACESTATE_CHARS_MAX, read_tracestate};
 
 use context::{SpanId, TraceId};

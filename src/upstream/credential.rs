@@ -76,7 +76,8 @@ fn source_of(path: &str, place: &Map<String, Value>) -> Result<Source, Problem> 
             if fits {
                 Ok(Source::Env(text.clone()))
             } else {
-                Err(Problem::field(format!("{path}.env"), "a variable's name: A-Z a-z 0-9 _", text.escape_debug()))
+                // It may be the secret itself.
+                Err(Problem::field(format!("{path}.env"), "a variable's name: A-Z a-z 0-9 _", "***"))
             }
         }
         "file" => {
@@ -85,7 +86,7 @@ fn source_of(path: &str, place: &Map<String, Value>) -> Result<Source, Problem> 
             if fits {
                 Ok(Source::File(text.clone()))
             } else {
-                Err(Problem::field(format!("{path}.file"), "an absolute path", text.escape_debug()))
+                Err(Problem::field(format!("{path}.file"), "an absolute path", "***"))
             }
         }
         _ => Err(refuse()),

@@ -182,10 +182,8 @@ fn take_number(
 }
 
 fn nothing_left(map: Map<String, Value>, path: &str, known: &str) -> Result<(), Problem> {
-    match map.into_iter().next() {
-        Some((name, value)) => {
-            Err(Problem::field(format!("{path}.{name}"), format!("unknown field; known are {known}"), value))
-        }
+    match map.keys().next() {
+        Some(name) => Err(Problem::unknown(format!("{path}.{name}"), format!("unknown field; known are {known}"))),
         None => Ok(()),
     }
 }

@@ -264,7 +264,7 @@ fn shared(fields: &mut Fields, settings: &mut UpstreamSettings, ground: Ground<'
         settings.allowed_networks = networks;
     }
     let policy = settings.policy(ground.policy);
-    if let Some(url) = fields.text("base_url", URL_BYTES_MAX)? {
+    if let Some(url) = fields.private_text("base_url", URL_BYTES_MAX)? {
         settings.base_url = check_base_url(&url, &policy)?;
     }
     if let Some(version) = fields.text("version", super::adapter::VERSION_CHARS_MAX)? {
@@ -336,14 +336,6 @@ fn shared(fields: &mut Fields, settings: &mut UpstreamSettings, ground: Ground<'
     }
 }
 
-/// Ends the reading. What stands under a name that is not known may be a credential in the wrong place: it is not repeated.
-///
-/// # Errors
-/// When a field is left over.
-pub fn finish(fields: Fields) -> Result<(), Problem> {
-    fields.finish().map_err(|problem| Problem { sent: Some("***".to_owned()), ..problem })
-}
-
 /// Reads the declaration of a new upstream.
 ///
 /// # Errors
@@ -371,7 +363,7 @@ pub fn read_new(mut fields: Fields, ground: Ground<'_>) -> Result<Declared, Prob
         allowed_networks: Vec::new(),
     };
     let auth = shared(&mut fields, &mut settings, ground)?;
-    finish(fields)?;
+    fields.finish()?;
     if settings.base_url.is_empty() {
         return Err(Problem::field("base_url", "required", "nothing"));
     }
@@ -394,7 +386,7 @@ pub fn read_change(
         return Err(Problem::field("org", "cannot be changed", org));
     }
     let auth = shared(&mut fields, &mut settings, ground)?;
-    finish(fields)?;
+    fields.finish()?;
     Ok((settings, auth))
 }
 

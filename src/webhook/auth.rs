@@ -367,7 +367,8 @@ impl Members {
     fn user(&mut self, name: &str) -> Result<String, Problem> {
         let user = self.required(name)?;
         if user.contains(':') {
-            return Err(Problem::field(self.path(name), "no colon (RFC 7617)", user));
+            // What follows it may be the password.
+            return Err(Problem::field(self.path(name), "no colon (RFC 7617)", "***"));
         }
         Ok(user)
     }
@@ -431,7 +432,7 @@ impl Members {
 
     fn finish(self) -> Result<(), Problem> {
         match self.map.keys().next() {
-            Some(name) => Err(Problem::field(self.path(name), "unknown field for this kind", "***")),
+            Some(name) => Err(Problem::unknown(self.path(name), "unknown field for this kind")),
             None => Ok(()),
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn read_headers<T>(
     value: impl Fn(&str, String) -> Result<T, Problem>,
 ) -> Result<BTreeMap<String, T>, Problem> {
     let Value::Object(map) = sent else {
-        return Err(Problem::field("headers", "an object of texts", sent));
+        return Err(Problem::field("headers", "an object of texts", "another type"));
     };
     if map.len() > rules.headers_max {
         return Err(Problem::field("headers", format!("at most {}", rules.headers_max), map.len()));

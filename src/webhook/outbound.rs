@@ -438,9 +438,15 @@ pub(crate) fn visible(body: &[u8], hide: &[Secret]) -> String {
         c => c,
     };
     let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in hide.iter().filter(|secret| secret.expose().len() >= HIDDEN_CHARS_MIN) {
-        if text.contains(secret.expose()) {
-            text = text.replace(secret.expose(), "***");
+    for secret in hide.iter().map(Secret::expose).filter(|secret| secret.len() >= HIDDEN_CHARS_MIN) {
+        if text.contains(secret) {
+            text = text.replace(secret, "***");
+        }
+        // What was read of the body may end within a secret.
+        let begun = |length: &usize| secret.get(..*length).is_some_and(|part| text.ends_with(part));
+        if let Some(length) = (HIDDEN_CHARS_MIN..secret.len()).rev().find(begun) {
+            text.truncate(text.len() - length);
+            text.push_str("***");
         }
     }
     text.chars().take(SNIPPET_CHARS_MAX).map(shown).collect()

@@ -338,6 +338,9 @@ fn a_snippet_holds_500_visible_characters() {
     let token = [Secret::new("token-4711"), Secret::new("a")];
     assert_eq!(visible(b"you sent token-4711, a fine one", &token), "you sent ***, a fine one");
     assert_eq!(visible(format!("{}token-4711", "x".repeat(495)).as_bytes(), &token), format!("{}***", "x".repeat(495)));
+    // What was read ends within a secret: what is there of it is hidden, too.
+    assert_eq!(visible(b"you sent token-4711, token-47", &token), "you sent ***, ***");
+    assert_eq!(visible(b"a token", &token), "a token", "too short to tell it from a word");
     assert_eq!(visible(&[0xff, b'a', 0xc3], &[]), "\u{fffd}a\u{fffd}");
     assert_eq!(visible("😀".repeat(600).as_bytes(), &[]).chars().count(), SNIPPET_CHARS_MAX);
 }

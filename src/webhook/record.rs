@@ -275,7 +275,7 @@ fn shared(
     settings: &mut WebhookSettings,
     Ground { policy, breaker }: Ground<'_>,
 ) -> Result<(), Problem> {
-    if let Some(url) = fields.text("url", URL_CHARS_MAX)? {
+    if let Some(url) = fields.private_text("url", URL_CHARS_MAX)? {
         settings.url = policy.check_url(&url)?.to_string();
     }
     read_clauses(fields, &mut settings.filter)?;

@@ -157,7 +157,9 @@ async fn a_bad_parameter_is_refused_by_its_name() {
         ];
         for answer in paths {
             let problem = answer.expect_problem(400, "invalid-parameter").json();
-            assert_eq!((&problem["field"], &problem["sent"]), (&json!(name), &json!(value)), "{problem}");
+            // What stands under an unknown name is not repeated: it may be a credential.
+            let sent = if name == "org" { "***" } else { value };
+            assert_eq!((&problem["field"], &problem["sent"]), (&json!(name), &json!(sent)), "{problem}");
             assert!(problem["limit"].is_string(), "{problem}");
         }
     }

@@ -97,7 +97,9 @@ async fn a_bad_parameter_of_the_list_is_refused_by_its_name() {
     for (name, value) in [("state", "asleep"), ("cursor", "7"), ("limit", "0"), ("limit", "1001"), ("colour", "red")] {
         let problem = hub.admin().get(&format!("/v1/jobs?{name}={value}")).await;
         let problem = problem.expect_problem(400, "invalid-parameter").json();
-        assert_eq!((&problem["field"], &problem["sent"]), (&json!(name), &json!(value)), "{problem}");
+        // What stands under an unknown name is not repeated: it may be a credential.
+        let sent = if name == "colour" { "***" } else { value };
+        assert_eq!((&problem["field"], &problem["sent"]), (&json!(name), &json!(sent)), "{problem}");
     }
     let long = "k".repeat(33);
     hub.admin().get(&format!("/v1/jobs?kind={long}")).await.expect_problem(400, "invalid-parameter");

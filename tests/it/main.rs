@@ -66,6 +66,7 @@ mod sources;
 mod spec_rows;
 mod store;
 mod support;
+mod token_leaks;
 mod traces;
 mod upstreams;
 mod upstreams_by_clock;

@@ -105,9 +105,9 @@ pub fn read_lifecycle(mut fields: Fields, aggregate_type: &str) -> Result<Order,
             other => Err(Problem::field(format!("{field}.{name}"), "required, a text", other.unwrap_or_default())),
         };
         let (from, to, event_type) = (text("from")?, text("to")?, text("event_type")?);
-        if let Some((name, value)) = map.into_iter().next() {
-            let name = format!("{field}.{}", crate::ground::limits::clip(&name, 64));
-            return Err(Problem::field(name, "unknown; known are from, to, event_type", value));
+        if let Some(name) = map.keys().next() {
+            let name = format!("{field}.{}", crate::ground::limits::clip(name, 64));
+            return Err(Problem::unknown(name, "unknown; known are from, to, event_type"));
         }
         let place = format!("{field}.event_type");
         if event_type.is_empty() || event_type.chars().count() > EVENT_TYPE_CHARS_MAX {

@@ -14,7 +14,7 @@ use crate::hub::{Hub, store_problem};
 use crate::store::Registry;
 use crate::upstream::credential::{Credential, SealedCredential, Source};
 use crate::upstream::record::{
-    AuthWish, CREDENTIALS_MAX, Declared, Ground, Origin, UpstreamRecord, finish, read_change, read_new,
+    AuthWish, CREDENTIALS_MAX, Declared, Ground, Origin, UpstreamRecord, read_change, read_new,
 };
 use crate::upstream::service::{KeptAnswers, UPSTREAMS_MAX};
 
@@ -178,7 +178,7 @@ impl Hub {
     ) -> Result<Value, Problem> {
         let tenant = fields.text("org", SCOPE_CHARS_MAX)?.unwrap_or_default();
         let sent = fields.sent("auth");
-        finish(fields)?;
+        fields.finish()?;
         let _one_at_a_time = self.inner.declared_upstreams.changing.lock().await;
         let Some(sent) = sent else {
             let stored = self.inner.declared_upstreams.get(id);

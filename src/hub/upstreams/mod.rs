@@ -13,6 +13,7 @@ mod program;
 mod settings;
 
 pub use program::AdapterOptions;
+pub use settings::check_settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,30 +6,19 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Making, Stored};
-use crate::config::UpstreamTable;
+use crate::config::{Config, UpstreamTable};
 use crate::ground::context::WriteContext;
 use crate::ground::error::Problem;
 use crate::ground::fields::Fields;
 use crate::hub::Hub;
 use crate::upstream::record::{AuthWish, Declared, Ground, Origin, UpstreamRecord, read_new};
 use crate::upstream::service::KeptAnswers;
+use crate::webhook::guard::AddressPolicy;
 
 impl Making<'_> {
-    /// Reads the tables of the settings.
+    /// The upstreams of the settings.
     pub(super) fn declared(&self, tables: &[UpstreamTable]) -> Result<Vec<Stored>, Problem> {
-        let breaker = crate::hub::webhooks::default_breaker(self.config);
-        let ground = Ground { policy: self.policy, breaker: &breaker, origin: Origin::Config };
-        let mut all: Vec<Stored> = Vec::new();
-        for (at, UpstreamTable(table)) in tables.iter().enumerate() {
-            let named = |mut problem: Problem| {
-                problem.detail = format!("upstreams[{at}]: {}", problem.detail);
-                problem
-            };
-            let fields = Fields::parse(Value::Object(table.clone()).to_string().as_bytes()).map_err(named)?;
-            let Declared { id, settings, auth } = read_new(fields, ground).map_err(named)?;
-            if all.iter().any(|one| one.record.id == id) {
-                return Err(named(Problem::field("id", "each once", id)));
-            }
+        let stored = |Declared { id, settings, auth }| {
             let given = match auth {
                 AuthWish::Set(credential) => Some(credential),
                 AuthWish::Keep | AuthWish::Remove => None,
@@ -37,10 +26,45 @@ impl Making<'_> {
             let made = WriteContext { by: "settings".into(), at: self.clock.now(), ..WriteContext::default() };
             let record =
                 UpstreamRecord { id, settings, credentials: BTreeMap::new(), created: made.clone(), updated: made };
-            all.push(Stored::new(record, given, Origin::Config, None));
-        }
-        Ok(all)
+            Stored::new(record, given, Origin::Config, None)
+        };
+        Ok(read_tables(tables, self.config, self.policy)?.into_iter().map(stored).collect())
     }
+}
+
+/// Reads the tables of the settings.
+fn read_tables(tables: &[UpstreamTable], config: &Config, policy: &AddressPolicy) -> Result<Vec<Declared>, Problem> {
+    let breaker = crate::hub::webhooks::default_breaker(config);
+    let ground = Ground { policy, breaker: &breaker, origin: Origin::Config };
+    let mut all: Vec<Declared> = Vec::new();
+    for (at, UpstreamTable(table)) in tables.iter().enumerate() {
+        let named = |mut problem: Problem| {
+            problem.detail = format!("upstreams[{at}]: {}", problem.detail);
+            problem
+        };
+        let fields = Fields::parse(Value::Object(table.clone()).to_string().as_bytes()).map_err(named)?;
+        let declared = read_new(fields, ground).map_err(named)?;
+        if all.iter().any(|one| one.id == declared.id) {
+            return Err(named(Problem::field("id", "each once", declared.id)));
+        }
+        all.push(declared);
+    }
+    Ok(all)
+}
+
+/// Checks of settings what only those can who use them: upstreams, and addresses that must hold no credential. Nothing of
+/// what does not fit is repeated.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_settings(config: &Config) -> Result<(), String> {
+    config.delivery.proxy_url()?;
+    if !config.trace.otlp_endpoint.is_empty() {
+        crate::trace::endpoint(&config.trace.otlp_endpoint).map_err(|error| error.to_string())?;
+    }
+    read_tables(&config.upstreams, config, &crate::hub::open::address_policy(config))
+        .map(drop)
+        .map_err(|problem| problem.detail)
 }
 
 impl Hub {
