@@ -88,7 +88,8 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// When its id, version or rules do not fit, the id is taken, or there are [`UPSTREAMS_MAX`] upstreams.
+    /// When its id, version or rules do not fit, the id is taken, or there are as many upstreams as there may be
+    /// ([`UPSTREAMS_MAX`](crate::upstream::service::UPSTREAMS_MAX)).
     pub fn register_adapter(&self, adapter: impl Adapter, options: AdapterOptions) -> Result<(), Problem> {
         let AdapterOptions { org, rules } = options;
         self.inner.upstreams.register(Served::new(Arc::new(adapter), org, rules)).map(|_| ())
