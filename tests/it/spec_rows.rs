@@ -345,3 +345,49 @@ async fn an_import_that_runs_is_watched_and_cancelled_and_what_it_appended_stays
     let listed = acme.get("/v1/imports").await.expect(200).json();
     assert_eq!(items(&listed)[0]["state"], "cancelled", "{listed}");
 }
+
+/// BLK-2: an import takes what live traffic leaves. With a queue that two of its batches would fill, no live event of the
+/// same org is told to come back, and they come into the log among the imported ones.
+#[tokio::test]
+async fn an_import_at_full_speed_leaves_room_for_the_live_events_of_its_org() {
+    const LINES: u64 = 3_000;
+    let settings = [("LIMITS__BATCH_BYTES_MAX", "1048576"), ("LOG__INGEST_QUEUE_BYTES", "1048576")];
+    let hub = Hub::start_with(&settings).await;
+    let key = hub.key(&["publish", "manage", "read"], Some("acme")).await;
+    let acme = hub.public(&key).pooled();
+    let line = |n| format!("{{\"id\":\"i-{n}\",\"type\":\"a.b\",\"data\":\"{}\"}}\n", "x".repeat(1_000));
+    let made = acme.post("/v1/imports", &json!({})).await.expect(201).json();
+    let id = made["id"].as_str().unwrap().to_owned();
+    append(&acme, &id, 0, (0..LINES).map(line).collect::<String>().into_bytes()).await.expect(200);
+
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let live = |producer: u64| {
+        let (acme, ended) = (&acme, &ended);
+        async move {
+            let mut places = Vec::new();
+            while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                let n = places.len();
+                let event =
+                    json!({"id": format!("l-{producer}-{n}"), "type": "live.event", "data": "y".repeat(80_000)});
+                let receipt = acme.post("/v1/events", &event).await.expect(202).json();
+                places.push(receipt["seq"].as_u64().unwrap());
+            }
+            places
+        }
+    };
+    let importing = async {
+        acme.post(&format!("/v1/imports/{id}/commit"), &json!({})).await.expect(202);
+        let import = wait_import(&acme, &id).await;
+        ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        import
+    };
+    let (import, live) = tokio::join!(importing, futures_util::future::join_all((0..4).map(live)));
+    assert_eq!((&import["state"], &import["accepted"]), (&json!("done"), &json!(LINES)), "{import}");
+    let place_of = async |n: u64| {
+        let event = acme.get(&format!("/v1/events/i-{n}")).await.expect(200).json();
+        event["seq"].as_u64().unwrap()
+    };
+    let (first, last) = (place_of(0).await, place_of(LINES - 1).await);
+    let among = live.iter().flatten().filter(|place| (first..last).contains(*place)).count();
+    assert!(among > 0, "of {} live events none came in between {first} and {last}", live.iter().flatten().count());
+}
