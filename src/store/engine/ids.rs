@@ -13,6 +13,7 @@
 //! after a crash is made again. The hash is keyed, because ids come from producers, who could otherwise make them meet.
 
 use std::hash::Hasher as _;
+use std::ops::RangeInclusive;
 
 use fastbloom::BloomFilter;
 use hashbrown::HashTable;
@@ -40,7 +41,11 @@ const BITS_PER_KEY: usize = 14;
 /// Part of the persisted form: never changes.
 const SEED: u128 = 0x7469_6465_6761_7465;
 
-/// The keyed hash of an event's id. The org takes no part, so that an id can be looked up in every org.
+/// Bits of a hash that the org decides; the others are of the id alone, so that an id can be looked up in every org, while
+/// a look-up in one org does not meet the same id of ten thousand others.
+const ORG_BITS: u32 = 24;
+
+/// The keyed hash of an event's id and org.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct IdHash(pub(super) u64);
 
@@ -53,10 +58,21 @@ impl IdKey {
         Self(bytes)
     }
 
-    pub(super) fn hash(&self, id: &str) -> IdHash {
+    pub(super) fn hash(&self, org: &str, id: &str) -> IdHash {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write(id.as_bytes());
-        IdHash(hasher.finish())
+        let of_id = hasher.finish() << ORG_BITS;
+        // Neither part has control characters.
+        hasher.write(&[0]);
+        hasher.write(org.as_bytes());
+        IdHash(of_id | (hasher.finish() >> (u64::BITS - ORG_BITS)))
+    }
+
+    /// The hashes that an id may have, whatever its org.
+    pub(super) fn in_any_org(&self, id: &str) -> RangeInclusive<IdHash> {
+        let IdHash(hash) = self.hash("", id);
+        let lowest = hash >> ORG_BITS << ORG_BITS;
+        IdHash(lowest)..=IdHash(lowest | ((1 << ORG_BITS) - 1))
     }
 }
 
@@ -77,13 +93,20 @@ pub(super) enum Look {
 }
 
 impl Ids {
-    /// Where events with this hash may be.
-    pub(super) fn look(&self, first: Seq, hash: IdHash) -> Look {
-        match self {
-            Self::Open(open) => Look::Found(open.places(first, hash)),
-            Self::Sealed(filter) if filter.contains(&hash.0) => Look::InTable,
-            Self::Sealed(_) => Look::Found(Vec::new()),
+    /// Where events with one of these hashes may be. One hash is looked for in the table or the filter; of several, which
+    /// only an operator's look-up in every org asks for, each is compared.
+    pub(super) fn look(&self, first: Seq, hashes: &RangeInclusive<IdHash>) -> Look {
+        let one = (hashes.start() == hashes.end()).then_some(*hashes.start());
+        match (self, one) {
+            (Self::Open(open), Some(hash)) => Look::Found(open.places(first, hash)),
+            (Self::Open(open), None) => Look::Found(open.places_of_any(first, hashes)),
+            (Self::Sealed(filter), Some(hash)) if !filter.contains(&hash.0) => Look::Found(Vec::new()),
+            (Self::Sealed(_), _) => Look::InTable,
         }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
     }
 }
 
@@ -118,6 +141,11 @@ impl OpenIds {
             .collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
         places
+    }
+
+    fn places_of_any(&self, first: Seq, hashes: &RangeInclusive<IdHash>) -> Vec<Seq> {
+        let all = self.hashes.iter().enumerate().rev();
+        all.filter(|(_, hash)| hashes.contains(hash)).map(|(at, _)| Seq(first.0 + at as u64)).collect()
     }
 
     /// The row of a complete block.
@@ -180,24 +208,27 @@ fn corrupt(key: &[u8], source: codec::CodecError) -> StoreError {
     StoreError::Corrupt { what: format!("ids row {}", hex::encode(key)), source }
 }
 
-/// The positions that a sealed segment's table has for a hash, newest first.
-pub(super) fn look_in_table(tree: &sled::Tree, first: Seq, hash: IdHash) -> Result<Vec<Seq>, StoreError> {
+/// The positions that a sealed segment's table has for these hashes, newest first.
+pub(super) fn look_in_table(
+    tree: &sled::Tree,
+    first: Seq,
+    hashes: &RangeInclusive<IdHash>,
+) -> Result<Vec<Seq>, StoreError> {
     let mut places = Vec::new();
-    for row in tree.range(vec![TABLE_PREFIX]..=table_key((hash, u32::MAX))).rev() {
+    for row in tree.range(vec![TABLE_PREFIX]..=table_key((*hashes.end(), u32::MAX))).rev() {
         let (key, value) = row?;
         let payload = codec::unframe(VERSION, &value).map_err(|source| corrupt(&key, source))?;
-        let entries = payload.chunks_exact(ENTRY_BYTES).filter_map(read_entry);
         let mut starts_before = false;
-        for (found, offset) in entries {
-            starts_before |= found < hash;
-            if found == hash {
+        for (hash, offset) in payload.chunks_exact(ENTRY_BYTES).filter_map(read_entry) {
+            starts_before |= hash < *hashes.start();
+            if hashes.contains(&hash) {
                 places.push(Seq(first.0 + u64::from(offset)));
             }
-            if found > hash {
+            if hash > *hashes.end() {
                 break;
             }
         }
-        // As many events as share one id, in as many orgs, may fill several rows.
+        // What is looked for may fill several rows.
         if starts_before {
             break;
         }
@@ -247,7 +278,7 @@ mod tests {
     /// As many hashes as a few blocks and table rows hold, of which some meet.
     fn hashes() -> Vec<IdHash> {
         let key = IdKey::new([7; 16]);
-        let mut hashes: Vec<IdHash> = (0..9_000).map(|n: u32| key.hash(&format!("e{}", n % 8_500))).collect();
+        let mut hashes: Vec<IdHash> = (0..9_000).map(|n: u32| key.hash("acme", &format!("e{}", n % 8_500))).collect();
         hashes.extend([IdHash(u64::MAX / 2); 1_000]);
         hashes.extend([IdHash(0), IdHash(u64::MAX), IdHash(1)]);
         hashes
@@ -276,15 +307,36 @@ mod tests {
                 (first.0..).zip(&hashes).filter(|(_, one)| *one == hash).map(|(at, _)| Seq(at)).collect();
             wanted.reverse();
             assert_eq!(places, wanted);
-            assert_eq!(look_in_table(&db, first, *hash).expect("looks"), wanted);
+            assert_eq!(look_in_table(&db, first, &(*hash..=*hash)).expect("looks"), wanted);
             assert!(filter.contains(&hash.0));
         }
         for absent in [2, u64::MAX - 1, u64::MAX / 2 + 1, u64::MAX / 2 - 1] {
             assert!(open.places(first, IdHash(absent)).is_empty());
-            assert!(look_in_table(&db, first, IdHash(absent)).expect("looks").is_empty());
+            assert!(look_in_table(&db, first, &(IdHash(absent)..=IdHash(absent))).expect("looks").is_empty());
         }
         let in_vain = (0..10_000_u64).filter(|n| filter.contains(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).count();
         assert!(in_vain < 50, "{in_vain} of 10,000 looked up in vain");
+    }
+
+    #[test]
+    fn an_id_of_many_orgs_is_one_place_in_each_and_all_of_them_together() {
+        let key = IdKey::new([7; 16]);
+        let hashes: Vec<IdHash> = (0..3_000).map(|n| key.hash(&format!("org-{n}"), "1")).collect();
+        let (open, _) = open(&hashes);
+        let (_dir, db) = tree();
+        for row in open.seal().0 {
+            db.insert(row.key, row.value).expect("inserts");
+        }
+        for hash in hashes.iter().step_by(50) {
+            // Two of 3,000 orgs meet in 24 bits once in a while, many never.
+            assert!(open.places(Seq(1), *hash).len() <= 3);
+            assert_eq!(look_in_table(&db, Seq(1), &(*hash..=*hash)).expect("looks"), open.places(Seq(1), *hash));
+        }
+        let any = key.in_any_org("1");
+        assert!(hashes.iter().all(|hash| any.contains(hash)));
+        assert_eq!(open.places_of_any(Seq(1), &any), (1..=3_000).rev().map(Seq).collect::<Vec<_>>());
+        assert_eq!(look_in_table(&db, Seq(1), &any).expect("looks"), open.places_of_any(Seq(1), &any));
+        assert!(open.places_of_any(Seq(1), &key.in_any_org("2")).is_empty());
     }
 
     #[test]
@@ -314,13 +366,13 @@ mod tests {
         let mut damaged = rows[0].value.clone();
         damaged[9] ^= 1;
         db.insert(rows[0].key.as_slice(), damaged).expect("inserts");
-        assert!(look_in_table(&db, Seq(1), IdHash(9)).is_err());
+        assert!(look_in_table(&db, Seq(1), &(IdHash(9)..=IdHash(9))).is_err());
     }
 
     #[test]
     fn the_bytes_of_ids_are_as_they_always_were() {
         let key = IdKey::new(*b"0123456789abcdef");
-        let (open, _) = open(&[key.hash("evt_1"), key.hash("evt_2"), key.hash("evt_1")]);
+        let (open, _) = open(&[key.hash("acme", "evt_1"), key.hash("acme", "evt_2"), key.hash("", "evt_1")]);
         let (rows, filter) = open.seal();
         let mut text: String =
             rows.iter().map(|row| format!("{}\n{}\n", hex::encode(&row.key), hex::encode(&row.value))).collect();

@@ -1,7 +1,7 @@
 //! [`EventLog`] on the embedded engine.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -85,7 +85,7 @@ impl LogTrees {
         let next = self.head().next();
         let last = self.segments.read().last().cloned();
         if let Some(last) = last {
-            if next.0.saturating_sub(last.first.0) < self.segment_events {
+            if last.is_open() && next.0.saturating_sub(last.first.0) < self.segment_events {
                 return Ok(last);
             }
             last.seal(&self.seals)?;
@@ -95,14 +95,28 @@ impl LogTrees {
         Ok(fresh)
     }
 
-    /// The events with this id, newest first, until `enough` says so.
-    fn with_id(&self, hash: IdHash, id: &str, mut enough: impl FnMut(Arc<Event>) -> bool) -> Result<(), StoreError> {
+    /// The events with this id and one of these hashes, newest first, until `enough` says so. One that is damaged does not
+    /// tell its id: it is passed over, so that it holds up nobody, and what is sent again comes in again.
+    fn with_id(
+        &self,
+        hashes: &RangeInclusive<IdHash>,
+        id: &str,
+        mut enough: impl FnMut(Arc<Event>) -> bool,
+    ) -> Result<(), StoreError> {
         let segments = self.segments.read();
         for one in segments.iter().rev() {
-            for seq in one.candidates(hash)? {
-                let Some(event) = segment::read_event(&one.tree, seq)? else { continue };
-                if event.meta.id == id && enough(event) {
-                    return Ok(());
+            for seq in one.candidates(hashes)? {
+                match segment::read_event(&one.tree, seq) {
+                    Ok(Some(event)) if event.meta.id == id => {
+                        if enough(event) {
+                            return Ok(());
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        tracing::error!(%error, %seq, "an event of the log is damaged")
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -112,7 +126,7 @@ impl LogTrees {
     /// The event of this org with this id.
     fn look_up(&self, hash: IdHash, org: &str, id: &str) -> Result<Option<Arc<Event>>, StoreError> {
         let mut found = None;
-        self.with_id(hash, id, |event| {
+        self.with_id(&(hash..=hash), id, |event| {
             let is_it = event.meta.org == org;
             found = is_it.then_some(event);
             is_it
@@ -248,7 +262,7 @@ enum Pending {
 fn plan_unit(log: &LogTrees, group: &mut Group, first: Seq, unit: AppendUnit) -> Result<Vec<Pending>, StoreError> {
     let AppendUnit { events, atomic } = unit;
     let hashed: Vec<(IdHash, Prepared)> =
-        events.into_iter().map(|event| (log.id_key.hash(&event.meta.id), event)).collect();
+        events.into_iter().map(|event| (log.id_key.hash(&event.meta.org, &event.meta.id), event)).collect();
     if atomic && let Some(answers) = conflicts_of(log, group, first, &hashed)? {
         return Ok(answers);
     }
@@ -315,7 +329,7 @@ fn append(engine: &Engine, inner: &Inner, units: Vec<AppendUnit>) -> Result<(Vec
         engine.planned_fault()?;
         inner.sync()?;
         let newest_ms = group.events.iter().map(|event| event.received_at.0).max().unwrap_or(0);
-        segment.added(Added { last, bytes: group.bytes, newest_ms, hashes: &group.hashes })?;
+        segment.added(Added { last, bytes: group.bytes, newest_ms, hashes: &group.hashes });
         log.head.store(last.0, Ordering::Release);
     }
     let events: Vec<Arc<Event>> =
@@ -372,7 +386,7 @@ impl EventLog for Engine {
 
     fn find(&self, org: &str, id: &str) -> Result<Option<Seq>, StoreError> {
         self.with(|inner| {
-            let hash = inner.log.id_key.hash(id);
+            let hash = inner.log.id_key.hash(org, id);
             Ok(inner.log.look_up(hash, org, id)?.map(|event| event.seq))
         })
     }
@@ -383,7 +397,7 @@ impl EventLog for Engine {
             if limit == 0 {
                 return Ok(found);
             }
-            inner.log.with_id(inner.log.id_key.hash(id), id, |event| {
+            inner.log.with_id(&inner.log.id_key.in_any_org(id), id, |event| {
                 found.push(event.seq);
                 found.len() >= limit
             })?;

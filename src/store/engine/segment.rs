@@ -1,6 +1,7 @@
 //! One segment of the log: its events, a row each (long ones in parts), in one tree, and which of them has which id in
 //! another ([`super::ids`]). Nothing is deleted from either, which are dropped as a whole.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ const SEAL_VERSION: u8 = 2;
 /// were tables: `prefix | id | 0 | org`, the value beginning with the position. Rows of events begin with the position's
 /// first byte, which stays below for 10^19 events.
 const OLD_ID_PREFIX: u8 = 0xff;
+/// Stands for the id of an event that cannot be read.
+const UNKNOWN: IdHash = IdHash(u64::MAX);
 
 /// What is known of a full segment, kept so that opening need not read it.
 #[derive(Serialize, Deserialize)]
@@ -86,17 +89,14 @@ impl Segment {
             Some((key, _)) => seq_of_key(&key).unwrap_or(first.prev()),
             None => first.prev(),
         };
-        let newest_ms = match read_event(tree, last)? {
-            Some(event) => event.received_at.0,
-            None => 0,
-        };
+        let newest_ms = newest_ms(tree, first, last)?;
         let events = last.0.saturating_sub(first.prev().0);
         // The true figure was in memory only; a kibibyte an event is close enough for the retention by bytes.
         Ok(Content {
             last,
             bytes: events.saturating_mul(1_024),
             newest_ms,
-            ids: Ids::Open(read_ids(tree, ids, first, key)?),
+            ids: Ids::Open(read_ids(tree, ids, [first, last], key)?),
         })
     }
 
@@ -132,44 +132,79 @@ impl Segment {
         SegmentInfo { first: self.first, last: content.last, bytes: content.bytes, newest_ms: content.newest_ms }
     }
 
-    /// The positions of the events that may have an id with this hash, newest first.
-    pub(super) fn candidates(&self, hash: IdHash) -> Result<Vec<Seq>, StoreError> {
-        let look = self.content.lock().ids.look(self.first, hash);
+    /// Whether it is written to: a full one that has its table is not, whatever is configured since.
+    pub(super) fn is_open(&self) -> bool {
+        self.content.lock().ids.is_open()
+    }
+
+    /// The positions of the events that may have an id with one of these hashes, newest first.
+    pub(super) fn candidates(&self, hashes: &RangeInclusive<IdHash>) -> Result<Vec<Seq>, StoreError> {
+        let look = self.content.lock().ids.look(self.first, hashes);
         match look {
             Look::Found(places) => Ok(places),
-            Look::InTable => ids::look_in_table(&self.ids, self.first, hash),
+            Look::InTable => ids::look_in_table(&self.ids, self.first, hashes),
         }
     }
 
-    /// Notes what a commit has added. The row of a block that this completes goes to disk with the next commit.
-    pub(super) fn added(&self, added: Added<'_>) -> Result<(), StoreError> {
+    /// Notes what a commit has added. The row of a block that this completes goes to disk with the next commit; one that
+    /// fails to be written is made again when the store is opened.
+    pub(super) fn added(&self, added: Added<'_>) {
         let mut content = self.content.lock();
         content.last = added.last;
         content.bytes += added.bytes;
         content.newest_ms = content.newest_ms.max(added.newest_ms);
-        // Only the last segment is added to, and that is open.
-        let Ids::Open(open) = &mut content.ids else { return Ok(()) };
+        // Only an open segment is added to.
+        let Ids::Open(open) = &mut content.ids else { return };
         let blocks: Vec<_> = added.hashes.iter().filter_map(|hash| open.push(*hash)).collect();
         drop(content);
         for block in blocks {
-            self.ids.insert(block.key, block.value)?;
+            if let Err(error) = self.ids.insert(block.key, block.value) {
+                tracing::warn!(%error, "a block of ids was not written");
+            }
         }
-        Ok(())
     }
+}
+
+/// When the newest event that can be read was received; zero when there is none.
+fn newest_ms(tree: &sled::Tree, first: Seq, last: Seq) -> Result<u64, StoreError> {
+    for seq in (first.0..=last.0).rev() {
+        match read_event(tree, Seq(seq)) {
+            Ok(Some(event)) => return Ok(event.received_at.0),
+            // A damaged one is told of where it is read.
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(0)
 }
 
 /// The hashes of a segment's ids: from its blocks, from rows as they once were, and from the events themselves. Blocks
 /// that are missing are written.
-fn read_ids(tree: &sled::Tree, own: &sled::Tree, first: Seq, key: &IdKey) -> Result<OpenIds, StoreError> {
+fn read_ids(tree: &sled::Tree, own: &sled::Tree, [first, last]: [Seq; 2], key: &IdKey) -> Result<OpenIds, StoreError> {
     let mut hashes = ids::read_blocks(own)?;
     let blocks = hashes.len() / BLOCK_EVENTS;
     if hashes.is_empty() {
         hashes = read_old_ids(tree, first, key)?;
     }
     let mut records = Records::from(tree, Seq(first.0 + hashes.len() as u64));
-    while let Some(event) = records.next_event()? {
-        hashes.push(key.hash(&event.meta.id));
+    loop {
+        match records.next_event() {
+            Ok(None) => break,
+            Ok(Some(event)) => {
+                // Each at its place, also behind one that cannot be read: its id is not known any more.
+                let at = usize::try_from(event.seq.0 - first.0).unwrap_or(usize::MAX);
+                hashes.resize(at, UNKNOWN);
+                hashes.push(key.hash(&event.meta.org, &event.meta.id));
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "an event of the log is damaged; its id is not known any more");
+            }
+            Err(error) => return Err(error),
+        }
     }
+    // Positions go on behind the last row, whether it can be read or not.
+    let events = usize::try_from(last.0.saturating_sub(first.prev().0)).unwrap_or(usize::MAX);
+    hashes.resize(events, UNKNOWN);
     let mut open = OpenIds::default();
     for hash in hashes {
         let completed = open.push(hash);
@@ -185,8 +220,8 @@ fn read_old_ids(tree: &sled::Tree, first: Seq, key: &IdKey) -> Result<Vec<IdHash
     let mut found = Vec::new();
     for row in tree.scan_prefix([OLD_ID_PREFIX]) {
         let (row, value) = row?;
-        let id = row[1..].split(|byte| *byte == 0).next().and_then(|id| std::str::from_utf8(id).ok());
-        found.extend(id.zip(seq_of_key(&value)).map(|(id, seq)| (seq, key.hash(id))));
+        let parts = std::str::from_utf8(&row[1..]).ok().and_then(|text| text.split_once('\0'));
+        found.extend(parts.zip(seq_of_key(&value)).map(|((id, org), seq)| (seq, key.hash(org, id))));
     }
     found.sort_unstable();
     let unbroken = found.iter().zip(first.0..).take_while(|((seq, _), wanted)| seq.0 == *wanted);
@@ -355,6 +390,52 @@ mod tests {
         all_are_known(&open(dir.path(), 1_000), 2_500);
         change(dir.path(), |db| assert!(db.open_tree("seals").expect("opens").len() >= 2));
         all_are_known(&open(dir.path(), 1_000), 2_500);
+    }
+
+    #[test]
+    fn a_damaged_event_holds_up_neither_the_opening_nor_those_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = open(dir.path(), 1_000);
+        append(&engine, 1..=20);
+        drop(engine);
+        change(dir.path(), |db| {
+            let tree = db.open_tree(Segment::log_name(Seq(1))).expect("opens");
+            for n in [7, 20] {
+                let mut row = tree.get(Seq(n).to_key()).expect("reads").expect("is there").to_vec();
+                row[30] ^= 1;
+                tree.insert(Seq(n).to_key(), row).expect("inserts");
+            }
+        });
+        let engine = open(dir.path(), 1_000);
+        assert_eq!(engine.head(), Seq(20), "its position is not given out again");
+        assert_ne!(engine.segments()[0].newest_ms, 0, "the age is that of the newest that can be read");
+        for n in [6, 8, 19] {
+            assert_eq!(engine.find("acme", &format!("e{n}")).expect("finds"), Some(Seq(n)));
+        }
+        assert!(matches!(
+            append(&engine, 7..=9)[..],
+            [Appended::New(_), Appended::Duplicate(Seq(8)), Appended::Duplicate(_)]
+        ));
+        assert_eq!(engine.find("acme", "e7").expect("finds"), Some(Seq(21)));
+        assert!(engine.get(Seq(7)).is_err(), "it is told where it is read");
+    }
+
+    /// A crash can come between the table of a full segment and the first event of the next, and then the settings change.
+    #[test]
+    fn a_full_segment_is_not_written_to_when_more_fits_into_one_since() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = open(dir.path(), 1_000);
+        append(&engine, 1..=1_000);
+        append(&engine, 1_001..=1_001);
+        drop(engine);
+        change(dir.path(), |db| {
+            db.drop_tree(Segment::log_name(Seq(1_001))).expect("drops");
+            db.drop_tree(Segment::ids_name(Seq(1_001))).expect("drops");
+        });
+        let engine = open(dir.path(), 5_000);
+        append(&engine, 1_001..=1_100);
+        all_are_known(&engine, 1_100);
+        assert_eq!(engine.segments().len(), 2);
     }
 
     /// As the first version wrote them: a row from each id, and a seal with a filter over those rows' keys.
